@@ -1,0 +1,5 @@
+//! The configuration file: types, defaults, validation.
+
+mod types;
+
+pub use types::*;

@@ -1,0 +1,166 @@
+//! The settings of a worker as the rest of the program sees them: complete, validated, defaults filled in.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that `pawl.toml` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[kafka]`. Absent is an error for `pawl run`; `pawl dev` then starts a development broker.
+    pub kafka: Option<Kafka>,
+    /// `[resonate]`. Absent: the embedded store serves.
+    pub resonate: Option<Resonate>,
+    /// `[store]`
+    pub store: Store,
+    /// `[plugins]`
+    pub plugins: Plugins,
+    /// `[worker]`
+    pub worker: Worker,
+    /// `[[route]]`, in the order of the file; names are unique, topics too.
+    pub routes: Vec<Route>,
+}
+
+/// `[kafka]`: how to reach the brokers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kafka {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// The consumer group.
+    pub group: String,
+    /// Any librdkafka property. Values may be secrets: [`Properties`] never prints them.
+    pub properties: Properties,
+}
+
+/// librdkafka properties by name.
+#[derive(Clone, Default, PartialEq)]
+pub struct Properties(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// A value that is never printed, logged or stored.
+#[derive(Clone, PartialEq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `[resonate]`: a Resonate server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resonate {
+    /// Base URL, without a trailing slash.
+    pub url: String,
+    /// Workers of one group share the executions. Default: `default`.
+    pub group: String,
+    /// Bearer token.
+    pub token: Option<Secret>,
+}
+
+/// `[store]`: the embedded store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Store {
+    /// The database file. Default: `pawl.db`, relative to the configuration file.
+    pub path: PathBuf,
+    /// Settled workflows are removed after this time. Default: 7 days.
+    pub retention: Duration,
+}
+
+/// `[plugins]`: where components come from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plugins {
+    /// The folder that is watched. Default: `plugins`, relative to the configuration file.
+    pub dir: PathBuf,
+    /// Where compiled components are kept. Default: `.pawl-cache` inside [`Plugins::dir`]'s parent.
+    pub cache: PathBuf,
+}
+
+/// `[worker]`: the bounds of one worker process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worker {
+    /// At most this many unfinished executions at a time. Default: 256.
+    pub max_in_flight: usize,
+    /// At most this many component calls at a time. Default: 64.
+    pub calls: usize,
+    /// How long an execution may go without a sign of life before another worker takes it over. Default: 15 s.
+    pub lease: Duration,
+    /// How long shutdown waits for running executions. Default: 30 s.
+    pub drain: Duration,
+}
+
+/// `[[route]]`: what happens to the records of one topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Names the route in workflow ids, logs and metrics. Default: the topic.
+    pub name: String,
+    /// The topic that is consumed.
+    pub topic: String,
+    /// The plugin: the file `{plugin}.wasm` in the plugins folder.
+    pub plugin: String,
+    /// Where events go that name no topic. Absent: such an event is a permanent failure of the workflow.
+    pub completions: Option<String>,
+    /// Whether `done([])` emits `[message id, source offset]` to [`Route::completions`]. Default: true.
+    pub default_completion: bool,
+    /// Where messages end that can't be processed. Default: `{topic}.dlq`.
+    pub dead_letters: String,
+    /// Where a message's id comes from. Default: [`IdSource::Value`].
+    pub id: IdSource,
+    /// A workflow that is older than this ends on the dead-letter topic. Default: 30 days.
+    pub deadline: Duration,
+    /// What happens after a transient failure.
+    pub retry: Retry,
+    /// The bounds of one call.
+    pub limits: Limits,
+    /// What the plugin reads through `wasi:config/store`.
+    pub config: BTreeMap<String, String>,
+    /// At most this many unfinished executions of this route at a time, over all its partitions. Default: unlimited (the worker's bound).
+    pub max_in_flight: Option<usize>,
+}
+
+/// Where a message's id comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdSource {
+    /// `value`: a JSON string, the first element of an array, the member `id` of an object.
+    Value,
+    /// `pointer:/a/b`: a JSON pointer (RFC 6901) into the value.
+    Pointer(String),
+    /// `key`: the record's key, UTF-8.
+    Key,
+    /// `header:NAME`: the last header of that name, UTF-8.
+    Header(String),
+    /// `offset`: topic, partition and offset.
+    Offset,
+}
+
+/// What happens after a transient failure: the n-th wait is `first * factor^(n-1)`, at most `max`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// How often a step is tried in all. Default: 10.
+    pub attempts: u32,
+    /// Default: 1 s.
+    pub first: Duration,
+    /// Default: 5 min.
+    pub max: Duration,
+    /// Default: 2.
+    pub factor: f64,
+}
+
+/// The bounds of one call of a component.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Wall-clock and CPU time of a call. Default: 10 s.
+    pub time: Duration,
+    /// Linear memory in bytes. Default: 64 MiB.
+    pub memory: usize,
+    /// What a call may return (state and events together) in bytes. Default: 1 MiB.
+    pub output: usize,
+    /// What a call may write to stdout and stderr in bytes; the rest is cut off. Default: 64 KiB.
+    pub log: usize,
+}

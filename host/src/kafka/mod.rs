@@ -1,0 +1,1 @@
+//! Kafka: the consumer, the emitter of events, dead letters, topics and the development broker.

@@ -1,0 +1,3 @@
+//! The plugin engine: components are loaded, swapped and called here.
+
+pub mod contract;
