@@ -120,8 +120,6 @@ pub struct Route {
     pub limits: Limits,
     /// What the plugin reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
-    /// At most this many unfinished executions of this route at a time, over all its partitions. Default: unlimited (the worker's bound).
-    pub max_in_flight: Option<usize>,
 }
 
 /// Where a message's id comes from.
