@@ -1,7 +1,14 @@
 //! Pawl: durable Kafka workers whose business logic is a hot-swappable WebAssembly component.
 //!
-//! The path of a message reads top to bottom: consumer -> dispatch -> workflow -> step -> plugin -> completion.
+//! The path of a message reads top to bottom: consumer -> dispatch -> workflow -> step -> plugin -> completion. A module knows
+//! only the ones to its right: cli > worker > admin > kafka > workflow > plugin | durable > config. The workflow knows nothing of
+//! Kafka's client (it emits through a trait), the plugin engine nothing of Resonate.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
+pub mod durable;
 pub mod kafka;
 pub mod plugin;
+pub mod worker;
+pub mod workflow;

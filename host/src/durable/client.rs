@@ -1,0 +1,134 @@
+//! Promises outside of an execution: creating root workflows, settling and finding promises.
+
+use super::DurableError;
+use resonate::codec::Codec;
+use resonate::network::Network;
+use resonate::prelude::NoopEncryptor;
+use resonate::send::Sender;
+use resonate::transport::Transport;
+use resonate::types::{PromiseCreateReq, PromiseRecord, PromiseSettleReq, SettleState, TaskData, Value};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The server rejects a promise past its timeout and tells nobody, so root workflows get one that is never reached; the route's
+/// deadline is the workflow's own affair.
+pub const FAR_FUTURE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// How many promises one page of a search holds.
+const PAGE: u32 = 100;
+
+/// A client of the promise operations. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    sender: Sender,
+    codec: Codec,
+    target: String,
+}
+
+impl Client {
+    /// A client that sends through `network`; root workflows that it creates run on the workers of the network's group.
+    pub fn new(network: Arc<dyn Network>) -> Self {
+        let target = network.target_resolver(network.group());
+        Client {
+            sender: Sender::new(Transport::new(network), None),
+            codec: Codec::new(Arc::new(NoopEncryptor)),
+            target,
+        }
+    }
+
+    /// Makes a root workflow exist: idempotent, one request, nothing kept in this process. Answers the promise as it is stored,
+    /// which is that of an earlier creation if there was one.
+    pub async fn create_root(&self, id: &str, func: &str, args: &impl Serialize) -> Result<PromiseRecord, DurableError> {
+        let request = || format!("the creation of workflow `{id}`");
+        let tag = |name: &str, value: &str| (format!("resonate:{name}"), value.to_owned());
+        let param = TaskData::into_value(func, args).map_err(|e| DurableError::from_sdk(request(), e))?;
+        let param = self.codec.encode(param.data_as_ref()).map_err(|e| DurableError::from_sdk(request(), e))?;
+        let create = PromiseCreateReq {
+            id: id.to_owned(),
+            timeout_at: far_future_ms(),
+            param,
+            tags: HashMap::from([
+                tag("origin", id),
+                tag("branch", id),
+                tag("parent", id),
+                tag("scope", "global"),
+                tag("target", &self.target),
+            ]),
+        };
+        let record = self.sender.promise_create(create).await.map_err(|e| DurableError::from_sdk(request(), e))?;
+        self.codec.decode_promise(record).map_err(|e| DurableError::from_sdk(request(), e))
+    }
+
+    /// The promise as it is stored; `None` if there is none of that id.
+    pub async fn get(&self, id: &str) -> Result<Option<PromiseRecord>, DurableError> {
+        match self.sender.promise_get(id).await {
+            Ok(record) => {
+                self.codec.decode_promise(record).map(Some).map_err(|e| DurableError::from_sdk(format!("promise `{id}`"), e))
+            }
+            Err(resonate::error::Error::ServerError { code: 404, .. }) => Ok(None),
+            Err(e) => Err(DurableError::from_sdk(format!("promise `{id}`"), e)),
+        }
+    }
+
+    /// Settles a promise: idempotent, answers the promise as it is stored (settled by somebody else before, perhaps).
+    pub async fn settle(
+        &self,
+        id: &str,
+        state: SettleState,
+        value: serde_json::Value,
+    ) -> Result<PromiseRecord, DurableError> {
+        let request = || format!("the settlement of promise `{id}`");
+        let value = self.codec.encode(&value).map_err(|e| DurableError::from_sdk(request(), e))?;
+        let settle = PromiseSettleReq { id: id.to_owned(), state, value };
+        let record = self.sender.promise_settle(settle).await.map_err(|e| DurableError::from_sdk(request(), e))?;
+        self.codec.decode_promise(record).map_err(|e| DurableError::from_sdk(request(), e))
+    }
+
+    /// One page of the pending promises that carry all of `tags`, and the cursor of the next page.
+    pub async fn pending(
+        &self,
+        tags: HashMap<String, String>,
+        cursor: Option<&str>,
+    ) -> Result<(Vec<PromiseRecord>, Option<String>), DurableError> {
+        let request = || "a search for pending promises".to_owned();
+        let page = self
+            .sender
+            .promise_search(Some("pending"), Some(tags), Some(PAGE), cursor)
+            .await
+            .map_err(|e| DurableError::from_sdk(request(), e))?;
+        // A promise of another program may hold anything: what does not decode is none of ours.
+        let promises = page.promises.into_iter().filter_map(|p| self.codec.decode_promise(p).ok()).collect();
+        Ok((promises, page.cursor))
+    }
+
+    /// The sender of protocol requests, for what has no method here.
+    pub(super) fn sender(&self) -> &Sender {
+        &self.sender
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+/// The timeout of a promise that has none.
+pub fn far_future_ms() -> i64 {
+    (now_ms() + FAR_FUTURE.as_millis() as u64) as i64
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// The settled states that a user may give a promise, re-exported so that callers need not name the SDK.
+pub use resonate::types::{PromiseState, SettleState as Settle};
+
+/// The decoded JSON that a promise was created with.
+pub fn param(record: &PromiseRecord) -> &serde_json::Value {
+    Value::data_as_ref(&record.param)
+}

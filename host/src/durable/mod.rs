@@ -1,0 +1,16 @@
+//! The connection to Resonate: a server or the embedded store, and what stands between it and the SDK.
+//!
+//! From the SDK outward: [`admission`] bounds the executions, [`patience`] retries what an execution can't do without, then comes
+//! the back end: the store's own network or [`remote`].
+
+pub mod admission;
+pub mod client;
+mod connect;
+mod envelope;
+mod error;
+pub mod patience;
+pub mod remote;
+mod timers;
+
+pub use connect::{BackEnd, Connection};
+pub use error::DurableError;

@@ -1,0 +1,114 @@
+//! Makes the workflow of a record exist, or puts a record without an id on the dead-letter topic.
+
+use crate::config::Route;
+use crate::durable::DurableError;
+use crate::durable::admission::Executions;
+use crate::durable::client::{Client, now_ms, param};
+use crate::kafka::{Dispatch, DispatchError, Dispatched};
+use crate::plugin::Registry;
+use crate::plugin::contract::Message;
+use crate::workflow::emit::{DeadLetter, Emit, EmitError};
+use crate::workflow::observe::{Observer, What};
+use crate::workflow::start::Start;
+use crate::workflow::workflow_id::{message_id, workflow_id};
+use crate::workflow::MessageWorkflow;
+use resonate::durable::Durable;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Joins the consumer to the durable back end.
+pub struct Dispatcher {
+    /// Creates the root promises.
+    pub client: Client,
+    /// Tells whether the worker can take more.
+    pub executions: Arc<Executions>,
+    /// Tells whether a route's plugin is there.
+    pub plugins: Registry,
+    /// For the dead letters of records without an id.
+    pub emitter: Arc<dyn Emit>,
+    /// Who watches.
+    pub observer: Observer,
+}
+
+impl Dispatcher {
+    async fn dead_letter(
+        &self,
+        route: &Route,
+        workflow: Option<&str>,
+        message: &Message,
+        reason: &str,
+    ) -> Result<Dispatched, DispatchError> {
+        let letter = DeadLetter { route: &route.name, workflow, reason, attempts: None, digest: None, message };
+        match self.emitter.emit(vec![letter.into_outgoing(route.dead_letters.clone())]).await {
+            Ok(()) => {
+                tracing::warn!(
+                    topic = message.topic,
+                    partition = message.partition,
+                    offset = message.offset,
+                    dead_letters = route.dead_letters,
+                    "message is on the dead-letter topic: {reason}"
+                );
+                Ok(Dispatched::DeadLettered)
+            }
+            Err(EmitError::Permanent { reason: why, .. }) => {
+                Err(DispatchError(format!("the dead-letter topic {} refuses the message: {why}", route.dead_letters)))
+            }
+            Err(EmitError::Unavailable { reason }) => Err(DispatchError(reason)),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Dispatch for Dispatcher {
+    async fn dispatch(&self, route: &Route, message: Message) -> Result<Dispatched, DispatchError> {
+        let message_id = match message_id(&route.id, &message) {
+            Ok(id) => id,
+            Err(e) => return self.dead_letter(route, None, &message, &e.to_string()).await,
+        };
+        let workflow = workflow_id(&route.name, &message_id);
+        let (topic, partition, offset) = (message.topic.clone(), message.partition, message.offset);
+        let start = Start {
+            workflow: workflow.clone(),
+            route: route.name.clone(),
+            message_id,
+            created_ms: now_ms(),
+            message,
+            link: None,
+        };
+        match self.client.create_root(&workflow, MessageWorkflow::NAME, &start).await {
+            Ok(record) => {
+                let source = &param(&record)["args"]["message"];
+                let same = source["offset"] == offset && source["partition"] == partition && source["topic"] == topic;
+                let fresh = same && param(&record)["args"]["created_ms"] == start.created_ms;
+                if fresh {
+                    self.observer.tell(&workflow, || What::Created);
+                    return Ok(Dispatched::Created);
+                }
+                if !same {
+                    tracing::info!(
+                        topic, partition, offset, workflow,
+                        "the message has the id of an earlier one, whose workflow stands for both"
+                    );
+                }
+                Ok(Dispatched::Existed)
+            }
+            // The back end does not take this message: its own fault, and its own end.
+            Err(DurableError::Refused { status: 400 | 413 | 422, reason, .. }) => {
+                self.dead_letter(route, Some(&workflow), &start.message, &reason).await
+            }
+            Err(e) => Err(DispatchError(e.to_string())),
+        }
+    }
+
+    async fn ready(&self) {
+        self.executions.ready().await;
+    }
+
+    fn route_ready(&self, route: &Route) -> bool {
+        self.plugins.current(&route.plugin).is_some()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.plugins.subscribe()
+    }
+}

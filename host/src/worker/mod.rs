@@ -1,0 +1,100 @@
+//! A worker: plugins, durable back end, emitter and consumer put together, and taken apart again in order.
+
+mod dispatcher;
+
+use crate::admin::{self, AdminError};
+use crate::config::{Config, Kafka, Route};
+use crate::durable::{BackEnd, Connection, DurableError, Running};
+use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, KafkaEmitter, KafkaError};
+use crate::plugin::{Engine, EngineError, EngineSettings, Registry, RegistryError, Watch};
+use crate::workflow::observe::Observer;
+use crate::workflow::{Deps, MessageWorkflow};
+use dispatcher::Dispatcher;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Why a worker could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The plugin engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The plugins folder.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The durable back end.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// A Kafka client.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// The consumer.
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
+    /// The admin socket.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
+/// A worker that executes workflows and is ready to consume.
+pub struct Worker {
+    consumer: Consumer,
+    emitter: Arc<KafkaEmitter>,
+    running: Running,
+    watch: Watch,
+    admin: Option<admin::Server>,
+    drain: Duration,
+}
+
+impl Worker {
+    /// Loads the plugins, opens the durable back end and begins to execute what it holds.
+    pub async fn start(config: &Config, kafka: &Kafka, observer: Observer) -> Result<Self, WorkerError> {
+        let engine = Engine::new(EngineSettings {
+            calls: config.worker.calls,
+            cache: config.plugins.cache.clone(),
+        })?;
+        // The store first: when another process holds it, nothing else should have begun.
+        let connection = Connection::open(config).await?;
+        let (plugins, watch) = Registry::open(engine, config.plugins.dir.clone()).await?;
+        let emitter = Arc::new(KafkaEmitter::new(kafka)?);
+        let routes: Vec<Arc<Route>> = config.routes.iter().cloned().map(Arc::new).collect();
+        let client = connection.client().clone();
+        let executions = connection.executions().clone();
+        let deps = Arc::new(Deps {
+            routes: routes.iter().map(|route| (route.name.clone(), route.clone())).collect(),
+            plugins: plugins.clone(),
+            emitter: emitter.clone(),
+            client: client.clone(),
+            observer: observer.clone(),
+        });
+        let admin = match connection.back_end() {
+            BackEnd::Embedded(store) => admin::Server::open(&config.store.path, store.clone()).await?,
+            BackEnd::Remote(_) => None,
+        };
+        let running = connection.start(|resonate| {
+            let resonate = resonate.with_dependency(deps);
+            resonate.register(MessageWorkflow)?;
+            Ok(resonate)
+        })?;
+        let dispatch =
+            Arc::new(Dispatcher { client, executions, plugins, emitter: emitter.clone(), observer });
+        let settings = ConsumerSettings { drain: config.worker.drain, ..ConsumerSettings::default() };
+        let consumer = Consumer::new(kafka, routes, dispatch, settings)?;
+        Ok(Worker { consumer, emitter, running, watch, admin, drain: config.worker.drain })
+    }
+
+    /// Consumes until `shutdown`, then lets the steps under way end, hands out what they emitted and closes everything.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), WorkerError> {
+        let consumed = self.consumer.run(shutdown).await;
+        if let Some(admin) = self.admin {
+            admin.close().await;
+        }
+        let closed = self.running.shut_down(self.drain).await;
+        self.emitter.close(self.drain).await;
+        self.watch.shutdown().await;
+        consumed?;
+        closed?;
+        Ok(())
+    }
+}

@@ -1,0 +1,253 @@
+//! The leaves of the workflow, each checkpointed once: call, emit, read a signal, create the next root, end the chain.
+//!
+//! What a leaf needs is carried by its value; its arguments, which the store keeps with every step, only say which one it is.
+
+use super::checkpoint::{Emitted, End, Next, StepRecord};
+use super::decide::{deadline_ms, deadline_reason, decide};
+use super::emit::{Emit, EmitError, Outgoing};
+use super::observe::What;
+use super::run::Deps;
+use super::start::{Position, Start};
+use crate::durable::DurableError;
+use crate::durable::client::{PromiseState, Settle, now_ms};
+use crate::plugin::contract::{Bytes, Event, Progress, Signal};
+use crate::plugin::{Call, Version};
+use rand::RngExt;
+use resonate::durable::{Durable, ExecutionEnv};
+use resonate::error::Result;
+use resonate::types::DurableKind;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a resumed workflow waits, holding its place, for a plugin that is not there; then it sleeps durably.
+const PLUGIN_WAIT: Duration = Duration::from_secs(5);
+const POSTPONED_MS: u64 = 10_000;
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
+
+/// The arguments of a call, as the store keeps them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CallArgs {
+    pub step: u64,
+    pub attempt: u32,
+}
+
+/// One call of the plugin.
+pub struct CallStep {
+    pub deps: Arc<Deps>,
+    pub start: Arc<Start>,
+    pub position: Position,
+    /// Set when the call ran in this execution, not in the one whose checkpoint is replayed.
+    pub ran: Arc<AtomicBool>,
+}
+
+impl Durable<CallArgs, StepRecord> for CallStep {
+    const NAME: &'static str = "pawl.step";
+    const KIND: DurableKind = DurableKind::Function;
+
+    async fn execute(&self, _env: ExecutionEnv<'_>, _args: CallArgs) -> Result<StepRecord> {
+        self.ran.store(true, Ordering::Relaxed);
+        let record = |next| StepRecord { next, digest: None, ran_us: 0, at_ms: now_ms() };
+        let postpone = |reason| record(Next::Postpone { reason, delay_ms: POSTPONED_MS });
+        let Some(route) = self.deps.routes.get(&self.start.route) else {
+            return Ok(postpone(format!("route `{}` is not configured", self.start.route)));
+        };
+        if now_ms() >= deadline_ms(&self.start, route) {
+            return Ok(record(Next::Dead { reason: deadline_reason(route) }));
+        }
+        let plugin = tokio::time::timeout(PLUGIN_WAIT, self.deps.plugins.wait_for(&route.plugin));
+        let Ok(version): std::result::Result<Arc<Version>, _> = plugin.await else {
+            return Ok(postpone(format!("plugin `{}` is not there", route.plugin)));
+        };
+        let digest = version.digest().to_string();
+        self.deps.observer.tell(&self.start.workflow, || What::Calling {
+            step: self.position.step,
+            digest: digest.clone(),
+        });
+        let reply = version
+            .call(Call {
+                message: &self.start.message,
+                progress: Progress {
+                    workflow_id: self.start.workflow.clone(),
+                    step: self.position.step,
+                    attempt: self.position.attempt,
+                    step_key: format!("{}:{}", self.start.workflow, self.position.step),
+                    state: self.position.state.clone(),
+                    signal: self.position.signal.clone(),
+                },
+                config: &route.config,
+                limits: &route.limits,
+            })
+            .await;
+        let at_ms = now_ms();
+        let jitter = rand::rng().random_range(0.0..1.0);
+        let next = decide(reply.result, &self.start, &self.position, route, at_ms, jitter);
+        Ok(StepRecord { next, digest: Some(digest), ran_us: reply.ran.as_micros() as u64, at_ms })
+    }
+}
+
+/// The arguments of an emission, as the store keeps them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EmitArgs {
+    pub events: usize,
+}
+
+/// Hands events to Kafka; answers when they are acknowledged or refused for good.
+pub struct EmitStep {
+    pub deps: Arc<Deps>,
+    pub workflow: Arc<Start>,
+    pub events: Vec<Outgoing>,
+}
+
+impl Durable<EmitArgs, Emitted> for EmitStep {
+    const NAME: &'static str = "pawl.emit";
+    const KIND: DurableKind = DurableKind::Function;
+
+    async fn execute(&self, _env: ExecutionEnv<'_>, _args: EmitArgs) -> Result<Emitted> {
+        let begun = Instant::now();
+        let mut delay = FIRST_DELAY;
+        loop {
+            match self.deps.emitter.emit(self.events.clone()).await {
+                Ok(()) => return Ok(Emitted::Ok { events: self.events.len() }),
+                Err(EmitError::Unavailable { reason }) => tracing::debug!(
+                    workflow = self.workflow.workflow,
+                    since = ?begun.elapsed(),
+                    "events wait for Kafka: {reason}"
+                ),
+                Err(refused) => return Ok(Emitted::Refused { reason: refused.to_string() }),
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(LONGEST_DELAY);
+        }
+    }
+}
+
+/// The events as Kafka gets them, each with the promise that it may settle, if there is one.
+pub fn outgoing(events: Vec<Event>, promise: Option<&str>) -> Vec<Outgoing> {
+    events
+        .into_iter()
+        .map(|event| {
+            let mut headers = event.headers;
+            if let Some(id) = promise {
+                let value = Some(Bytes(id.as_bytes().to_vec()));
+                headers.push(crate::plugin::contract::Header { name: "pawl-promise".to_owned(), value });
+            }
+            Outgoing {
+                // Every event was given a topic when the step was decided.
+                topic: event.topic.unwrap_or_default(),
+                key: event.key.map(|bytes| bytes.0),
+                value: event.value.map(|bytes| bytes.0),
+                headers,
+            }
+        })
+        .collect()
+}
+
+/// The arguments of a leaf that is about one promise.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PromiseArgs {
+    pub promise: String,
+}
+
+/// Reads how a wait ended. What `ctx.promise` hands to the workflow does not tell a timeout from a rejection.
+pub struct SignalStep {
+    pub deps: Arc<Deps>,
+}
+
+impl Durable<PromiseArgs, Signal> for SignalStep {
+    const NAME: &'static str = "pawl.signal";
+    const KIND: DurableKind = DurableKind::Function;
+
+    async fn execute(&self, _env: ExecutionEnv<'_>, args: PromiseArgs) -> Result<Signal> {
+        let Some(record) = until_served(|| self.deps.client.get(&args.promise)).await else {
+            // Removed from outside: whoever did that won't settle it any more.
+            tracing::warn!(promise = args.promise, "a promise that a workflow waited for has gone");
+            return Ok(Signal::TimedOut);
+        };
+        let value = || Bytes(record.value.data_as_ref().to_string().into_bytes());
+        Ok(match record.state {
+            PromiseState::Resolved => Signal::Resolved(value()),
+            PromiseState::Rejected | PromiseState::RejectedCanceled => Signal::Rejected(value()),
+            // Pending is what a server may answer that has fired the timer but not written it yet.
+            PromiseState::RejectedTimedout | PromiseState::Pending => Signal::TimedOut,
+        })
+    }
+}
+
+/// Ends a promise that nobody needs any more, so that the workflow can end: it can't while a promise of its own is pending.
+pub struct CancelStep {
+    pub deps: Arc<Deps>,
+}
+
+impl Durable<PromiseArgs, ()> for CancelStep {
+    const NAME: &'static str = "pawl.cancel";
+    const KIND: DurableKind = DurableKind::Function;
+
+    async fn execute(&self, _env: ExecutionEnv<'_>, args: PromiseArgs) -> Result<()> {
+        let value = serde_json::Value::Null;
+        until_served(|| self.deps.client.settle(&args.promise, Settle::RejectedCanceled, value.clone())).await;
+        Ok(())
+    }
+}
+
+/// The arguments of a leaf that is about a root of the chain.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RootArgs {
+    pub root: String,
+}
+
+/// Creates the next root of the chain.
+pub struct HandOnStep {
+    pub deps: Arc<Deps>,
+    pub next: Start,
+}
+
+impl Durable<RootArgs, ()> for HandOnStep {
+    const NAME: &'static str = "pawl.hand-on";
+    const KIND: DurableKind = DurableKind::Function;
+
+    async fn execute(&self, _env: ExecutionEnv<'_>, args: RootArgs) -> Result<()> {
+        let func = super::run::MessageWorkflow::NAME;
+        until_served(|| self.deps.client.create_root(&args.root, func, &self.next)).await;
+        Ok(())
+    }
+}
+
+/// Tells the first root of the chain how the workflow ended.
+pub struct EndStep {
+    pub deps: Arc<Deps>,
+    pub end: End,
+}
+
+impl Durable<PromiseArgs, ()> for EndStep {
+    const NAME: &'static str = "pawl.end";
+    const KIND: DurableKind = DurableKind::Function;
+
+    async fn execute(&self, _env: ExecutionEnv<'_>, args: PromiseArgs) -> Result<()> {
+        let value = serde_json::to_value(&self.end)?;
+        until_served(|| self.deps.client.settle(&args.promise, Settle::Resolved, value.clone())).await;
+        Ok(())
+    }
+}
+
+/// Repeats a request to the durable back end until it is served: an error would end the workflow as rejected, and so lose it.
+async fn until_served<T, F>(mut request: impl FnMut() -> F) -> T
+where
+    F: Future<Output = std::result::Result<T, DurableError>>,
+{
+    let mut delay = FIRST_DELAY;
+    loop {
+        match request().await {
+            Ok(value) => return value,
+            Err(DurableError::Unavailable { reason }) => tracing::debug!("the durable back end is away: {reason}"),
+            Err(refused) => tracing::error!("a workflow stands still: {refused}"),
+        }
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(LONGEST_DELAY);
+    }
+}
+
+/// What emits events: Kafka, seen from the workflow.
+pub type Emitter = Arc<dyn Emit>;
