@@ -11,12 +11,15 @@ use pawl_store::Store;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// A request larger than that is refused.
 const LARGEST_BODY: usize = 16 << 20;
+/// How long closing waits for clients.
+const GRACE: Duration = Duration::from_secs(1);
 /// What a Unix socket's address holds on Linux, without the closing zero.
 const LONGEST_SOCKET_PATH: usize = 107;
 
@@ -80,11 +83,11 @@ impl Server {
         Ok(Some(Server { path, stop, task }))
     }
 
-    /// Answers what is under way and closes.
-    pub async fn close(self) {
+    /// Answers what is under way and closes. A client that just holds its connection open does not hold the worker up.
+    pub async fn close(mut self) {
         self.stop.cancel();
-        if let Err(e) = self.task.await {
-            tracing::warn!(error = %e, "the admin socket did not close cleanly");
+        if tokio::time::timeout(GRACE, &mut self.task).await.is_err() {
+            self.task.abort();
         }
         let _ = std::fs::remove_file(&self.path);
     }

@@ -17,6 +17,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// The layer that repeats requests until the back end has taken them.
 pub struct Patience {
     inner: Arc<dyn Network>,
+    first_delay: Duration,
     /// Set while requests fail, so that the outage is one line in the log and not one per request.
     stalled: AtomicBool,
 }
@@ -24,7 +25,7 @@ pub struct Patience {
 impl Patience {
     /// Puts patience in front of `inner`.
     pub fn new(inner: Arc<dyn Network>) -> Self {
-        Patience { inner, stalled: AtomicBool::new(false) }
+        Patience { inner, first_delay: FIRST_DELAY, stalled: AtomicBool::new(false) }
     }
 
     fn note_failure(&self, kind: &str, reason: &str) {
@@ -103,7 +104,7 @@ impl Network for Patience {
 
     async fn send(&self, request: String) -> Result<String> {
         let kind = serde_json::from_str::<Request<'_>>(&request).map(|r| r.kind.into_owned()).unwrap_or_default();
-        let mut delay = FIRST_DELAY;
+        let mut delay = self.first_delay;
         loop {
             let result = self.inner.send(request.clone()).await;
             match judge(&kind, &result) {
