@@ -4,7 +4,8 @@ use super::exit::UsageError;
 use super::settings::DEFAULT_FILE;
 use super::{LogFormat, Output, live, logging, shutdown};
 use crate::config::{self, Config, Kafka, Properties};
-use crate::kafka::{DevBroker, topics};
+use crate::kafka::dev_broker::DevBroker;
+use crate::kafka::topics::{self, TopicSpec};
 use crate::worker::Worker;
 use crate::workflow::observe::Observer;
 use anyhow::Context;
@@ -35,10 +36,9 @@ pub fn run(args: DevArgs, output: &Output) -> anyhow::Result<()> {
         let shutdown = shutdown::on_signal()?;
         let broker = match config.kafka.take() {
             Some(kafka) => Started { kafka, broker: None },
-            None => start_broker().await?,
+            None => start_broker()?,
         };
-        let topics = topics::of_routes(&config.routes);
-        topics::create(&broker.kafka, &topics).await?;
+        create_topics(&broker, &topics::of_routes(&config.routes)).await?;
         for route in &config.routes {
             tracing::info!(
                 "route {}: pawl produce --brokers {} --topic {} -n 10",
@@ -62,7 +62,9 @@ pub fn run(args: DevArgs, output: &Output) -> anyhow::Result<()> {
             result?;
         }
         if let Some(broker) = broker.broker {
-            broker.stop().await;
+            // The token is cancelled by now: it only ends.
+            shutdown.cancel();
+            broker.run(shutdown).await;
         }
         Ok(())
     })
@@ -73,12 +75,23 @@ struct Started {
     broker: Option<DevBroker>,
 }
 
-async fn start_broker() -> anyhow::Result<Started> {
-    let broker = DevBroker::start(&[]).await?;
+fn start_broker() -> anyhow::Result<Started> {
+    let broker = DevBroker::start(&[])?;
     tracing::info!("development broker (in memory, everything is gone when it ends): {}", broker.brokers());
     let kafka =
         Kafka { brokers: broker.brokers().to_owned(), group: "pawl".to_owned(), properties: Properties::default() };
     Ok(Started { kafka, broker: Some(broker) })
+}
+
+/// What does not exist is created: this is for development.
+async fn create_topics(started: &Started, topics: &[TopicSpec]) -> anyhow::Result<()> {
+    match &started.broker {
+        Some(broker) => topics.iter().try_for_each(|topic| broker.create(topic))?,
+        None => {
+            topics::create(&started.kafka, topics).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The file's, or one route per plugin.

@@ -3,7 +3,7 @@
 use super::exit::UsageError;
 use super::settings::BrokerArgs;
 use super::{Output, logging, shutdown};
-use crate::kafka::topics::{self, TopicSpec};
+use crate::kafka::topics::{self, Creation, TopicSpec};
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
@@ -33,8 +33,11 @@ pub fn run(command: TopicsCommand, output: &Output) -> anyhow::Result<()> {
         return Err(UsageError("no topics: name them, or a configuration file with routes".to_owned()).into());
     }
     shutdown::block_on(async {
-        for created in topics::create(&kafka, &wanted).await? {
-            println!("{created}");
+        for (topic, creation) in wanted.iter().zip(topics::create(&kafka, &wanted).await?) {
+            match creation {
+                Creation::Created => println!("{}: created with {} partitions", topic.name, topic.partitions),
+                Creation::Existed => println!("{}: exists already, left as it is", topic.name),
+            }
         }
         Ok(())
     })

@@ -4,6 +4,7 @@
 //! the back end: the store's own network or [`remote`].
 
 pub mod admission;
+pub mod backoff;
 pub mod client;
 mod connect;
 mod envelope;
@@ -12,5 +13,5 @@ pub mod patience;
 pub mod remote;
 mod timers;
 
-pub use connect::{BackEnd, Connection};
+pub use connect::{BackEnd, Connection, Running};
 pub use error::DurableError;

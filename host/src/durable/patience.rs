@@ -3,21 +3,17 @@
 //! To the SDK an error of the back end in the middle of a workflow is an error of the workflow, which it would then end as
 //! rejected. So such an error never gets that far: a back end that is away or full stalls the work until it can serve again.
 
+use super::backoff::Backoff;
 use super::envelope::{Request, status};
-use rand::RngExt;
 use resonate::error::{Error, Result};
 use resonate::network::Network;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// The layer that repeats requests until the back end has taken them.
 pub struct Patience {
     inner: Arc<dyn Network>,
-    first_delay: Duration,
+    backoff: Backoff,
     /// Set while requests fail, so that the outage is one line in the log and not one per request.
     stalled: AtomicBool,
 }
@@ -25,7 +21,7 @@ pub struct Patience {
 impl Patience {
     /// Puts patience in front of `inner`.
     pub fn new(inner: Arc<dyn Network>) -> Self {
-        Patience { inner, first_delay: FIRST_DELAY, stalled: AtomicBool::new(false) }
+        Patience { inner, backoff: Backoff::for_outage(), stalled: AtomicBool::new(false) }
     }
 
     fn note_failure(&self, kind: &str, reason: &str) {
@@ -60,7 +56,7 @@ fn judge(kind: &str, result: &Result<String>) -> Verdict {
             429 | 500 | 502.. => Verdict::Again(reason(answer)),
             // Not found and conflict mean that the lease is gone, which is for the SDK to know. Any other refusal would end the
             // workflow as rejected: better that it stands still, visibly.
-            400..404 | 405..409 | 410..500 if kind == "task.fence" => Verdict::Again(reason(answer)),
+            code @ 400..500 if kind == "task.fence" && code != 404 && code != 409 => Verdict::Again(reason(answer)),
             _ => Verdict::Deliver,
         },
     }
@@ -104,7 +100,7 @@ impl Network for Patience {
 
     async fn send(&self, request: String) -> Result<String> {
         let kind = serde_json::from_str::<Request<'_>>(&request).map(|r| r.kind.into_owned()).unwrap_or_default();
-        let mut delay = self.first_delay;
+        let mut backoff = self.backoff.clone();
         loop {
             let result = self.inner.send(request.clone()).await;
             match judge(&kind, &result) {
@@ -116,8 +112,7 @@ impl Network for Patience {
                 }
                 Verdict::Again(reason) => self.note_failure(&kind, &reason),
             }
-            tokio::time::sleep(delay.mul_f64(rand::rng().random_range(0.5..1.0))).await;
-            delay = (delay * 2).min(LONGEST_DELAY);
+            backoff.wait().await;
         }
     }
 

@@ -1,8 +1,8 @@
 //! The connection to a Resonate server over HTTP: requests with a time limit, and the poll stream, which reconnects.
 
 use super::DurableError;
+use super::backoff::Backoff;
 use futures::StreamExt;
-use rand::RngExt;
 use resonate::error::{Error, Result};
 use resonate::network::Network;
 use std::path::Path;
@@ -16,8 +16,6 @@ use tokio_util::sync::CancellationToken;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Execute messages that wait for a credit. Beyond that the stream is not read, and the server holds them.
 const QUEUE: usize = 10_000;
-const FIRST_DELAY: Duration = Duration::from_millis(200);
-const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// A line of the stream that is longer is no message of the protocol.
 const LONGEST_EVENT: usize = 64 << 20;
 
@@ -118,7 +116,7 @@ impl Shared {
 
     /// Reads the poll stream for ever, through reconnections.
     async fn poll(&self, queue: mpsc::Sender<String>) {
-        let mut delay = FIRST_DELAY;
+        let mut backoff = Backoff::for_outage();
         let mut away = false;
         loop {
             let reason = match self.connect().await {
@@ -126,7 +124,7 @@ impl Shared {
                     if away {
                         tracing::info!(url = self.url, "the poll stream is back");
                     }
-                    (away, delay) = (false, FIRST_DELAY);
+                    (away, backoff) = (false, Backoff::for_outage());
                     self.connected.send_replace(true);
                     match read_events(response, &queue).await {
                         StreamEnd::Receiver => return,
@@ -140,8 +138,7 @@ impl Shared {
             }
             away = true;
             self.connected.send_replace(false);
-            tokio::time::sleep(delay.mul_f64(rand::rng().random_range(0.5..1.0))).await;
-            delay = (delay * 2).min(LONGEST_DELAY);
+            backoff.wait().await;
         }
     }
 

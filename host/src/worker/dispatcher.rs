@@ -7,7 +7,8 @@ use crate::durable::client::{Client, now_ms, param};
 use crate::kafka::{Dispatch, DispatchError, Dispatched};
 use crate::plugin::Registry;
 use crate::plugin::contract::Message;
-use crate::workflow::emit::{DeadLetter, Emit, EmitError};
+use crate::workflow::dead_letter::{Death, dead_letter};
+use crate::workflow::emit::{Emit, EmitError};
 use crate::workflow::observe::{Observer, What};
 use crate::workflow::start::Start;
 use crate::workflow::workflow_id::{message_id, workflow_id};
@@ -38,8 +39,8 @@ impl Dispatcher {
         message: &Message,
         reason: &str,
     ) -> Result<Dispatched, DispatchError> {
-        let letter = DeadLetter { route: &route.name, workflow, reason, attempts: None, digest: None, message };
-        match self.emitter.emit(vec![letter.into_outgoing(route.dead_letters.clone())]).await {
+        let death = Death { workflow, reason, attempts: 0, plugin_digest: None };
+        match self.emitter.emit(vec![dead_letter(route, message, &death)]).await {
             Ok(()) => {
                 tracing::warn!(
                     topic = message.topic,

@@ -5,7 +5,7 @@ mod dispatcher;
 use crate::admin::{self, AdminError};
 use crate::config::{Config, Kafka, Route};
 use crate::durable::{BackEnd, Connection, DurableError, Running};
-use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, KafkaEmitter, KafkaError};
+use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, Emitter, KafkaError};
 use crate::plugin::{Engine, EngineError, EngineSettings, Registry, RegistryError, Watch};
 use crate::workflow::observe::Observer;
 use crate::workflow::{Deps, MessageWorkflow};
@@ -40,7 +40,7 @@ pub enum WorkerError {
 /// A worker that executes workflows and is ready to consume.
 pub struct Worker {
     consumer: Consumer,
-    emitter: Arc<KafkaEmitter>,
+    emitter: Arc<Emitter>,
     running: Running,
     watch: Watch,
     admin: Option<admin::Server>,
@@ -57,7 +57,7 @@ impl Worker {
         // The store first: when another process holds it, nothing else should have begun.
         let connection = Connection::open(config).await?;
         let (plugins, watch) = Registry::open(engine, config.plugins.dir.clone()).await?;
-        let emitter = Arc::new(KafkaEmitter::new(kafka)?);
+        let emitter = Arc::new(Emitter::new(kafka)?);
         let routes: Vec<Arc<Route>> = config.routes.iter().cloned().map(Arc::new).collect();
         let client = connection.client().clone();
         let executions = connection.executions().clone();
@@ -80,7 +80,7 @@ impl Worker {
         let dispatch =
             Arc::new(Dispatcher { client, executions, plugins, emitter: emitter.clone(), observer });
         let settings = ConsumerSettings { drain: config.worker.drain, ..ConsumerSettings::default() };
-        let consumer = Consumer::new(kafka, routes, dispatch, settings)?;
+        let consumer = Consumer::new(kafka, routes, dispatch, settings);
         Ok(Worker { consumer, emitter, running, watch, admin, drain: config.worker.drain })
     }
 

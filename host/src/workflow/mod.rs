@@ -4,6 +4,7 @@
 //! (topics, delays, attempts): a replay after a restart with another `pawl.toml` takes the same course up to the last checkpoint.
 
 pub mod checkpoint;
+pub mod dead_letter;
 mod decide;
 pub mod emit;
 pub mod observe;

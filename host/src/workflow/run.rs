@@ -1,11 +1,11 @@
 //! The durable function: one root of a message's workflow.
 
 use super::checkpoint::{Emitted, End, Next, StepRecord, WaitingPromise};
-use super::emit::{DeadLetter, Outgoing};
+use super::emit::Outgoing;
 use super::observe::{Observer, What};
 use super::start::{Dying, ENTRIES_PER_ROOT, Position, Start};
 use super::steps::{
-    CallArgs, CallStep, CancelStep, EmitArgs, EmitStep, Emitter, EndStep, HandOnStep, PromiseArgs, RootArgs, SignalStep,
+    CallArgs, CallStep, CancelStep, DeadLetterStep, EmitArgs, EmitStep, Emitter, EndStep, HandOnStep, PromiseArgs, RootArgs, SignalStep,
     outgoing,
 };
 use crate::config::Route;
@@ -178,7 +178,7 @@ impl Root<'_> {
             return Ok(Emitted::Ok { events: 0 });
         }
         let args = EmitArgs { events: events.len() };
-        self.run(EmitStep { deps: self.deps.clone(), workflow: self.start.clone(), events }, args).await
+        self.run(EmitStep { deps: self.deps.clone(), start: self.start.clone(), events }, args).await
     }
 
     async fn sleep(&mut self, time: Duration) -> Result<()> {
@@ -220,25 +220,18 @@ impl Root<'_> {
     }
 
     async fn dead_letter(&mut self, position: Position, dying: Dying) -> Result<Flow> {
-        let letter = DeadLetter {
-            route: &self.start.route,
-            workflow: Some(&self.start.workflow),
-            reason: &dying.reason,
-            attempts: Some(position.attempt.saturating_add(1)),
-            digest: dying.digest.as_deref(),
-            message: &self.start.message,
+        let letter = DeadLetterStep {
+            deps: self.deps.clone(),
+            start: self.start.clone(),
+            attempts: position.attempt.saturating_add(1),
+            dying: dying.clone(),
         };
-        let topic = self.deps.routes.get(&self.start.route).map(|route| route.dead_letters.clone());
-        let topic = topic.unwrap_or_else(|| format!("{}.dlq", self.start.message.topic));
-        match self.emit(vec![letter.into_outgoing(topic)]).await? {
+        match self.run(letter, EmitArgs { events: 1 }).await? {
             Emitted::Ok { .. } => {
                 Ok(Flow::End(End::DeadLettered { reason: dying.reason, steps: position.step }))
             }
             Emitted::Refused { reason } => {
-                tracing::error!(
-                    workflow = self.start.workflow,
-                    "the dead-letter topic refuses the message, trying again: {reason}"
-                );
+                tracing::error!(workflow = self.start.workflow, "no dead letter yet, trying again: {reason}");
                 let delay = REFUSED_FIRST * 2u32.saturating_pow(dying.refusals.min(16));
                 self.sleep(delay.min(REFUSED_MAX)).await?;
                 let dying = Dying { refusals: dying.refusals.saturating_add(1), ..dying };

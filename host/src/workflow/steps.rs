@@ -3,29 +3,28 @@
 //! What a leaf needs is carried by its value; its arguments, which the store keeps with every step, only say which one it is.
 
 use super::checkpoint::{Emitted, End, Next, StepRecord};
+use super::dead_letter::{Death, dead_letter};
 use super::decide::{deadline_ms, deadline_reason, decide};
 use super::emit::{Emit, EmitError, Outgoing};
 use super::observe::What;
 use super::run::Deps;
-use super::start::{Position, Start};
+use super::start::{Dying, Position, Start};
 use crate::durable::DurableError;
+use crate::durable::backoff::Backoff;
 use crate::durable::client::{PromiseState, Settle, now_ms};
 use crate::plugin::contract::{Bytes, Event, Progress, Signal};
 use crate::plugin::{Call, Version};
-use rand::RngExt;
 use resonate::durable::{Durable, ExecutionEnv};
 use resonate::error::Result;
 use resonate::types::DurableKind;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a resumed workflow waits, holding its place, for a plugin that is not there; then it sleeps durably.
 const PLUGIN_WAIT: Duration = Duration::from_secs(5);
 const POSTPONED_MS: u64 = 10_000;
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// The arguments of a call, as the store keeps them.
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,7 +81,7 @@ impl Durable<CallArgs, StepRecord> for CallStep {
             })
             .await;
         let at_ms = now_ms();
-        let jitter = rand::rng().random_range(0.0..1.0);
+        let jitter = rand::random_range(0.0..1.0);
         let next = decide(reply.result, &self.start, &self.position, route, at_ms, jitter);
         Ok(StepRecord { next, digest: Some(digest), ran_us: reply.ran.as_micros() as u64, at_ms })
     }
@@ -97,7 +96,7 @@ pub struct EmitArgs {
 /// Hands events to Kafka; answers when they are acknowledged or refused for good.
 pub struct EmitStep {
     pub deps: Arc<Deps>,
-    pub workflow: Arc<Start>,
+    pub start: Arc<Start>,
     pub events: Vec<Outgoing>,
 }
 
@@ -106,21 +105,48 @@ impl Durable<EmitArgs, Emitted> for EmitStep {
     const KIND: DurableKind = DurableKind::Function;
 
     async fn execute(&self, _env: ExecutionEnv<'_>, _args: EmitArgs) -> Result<Emitted> {
-        let begun = Instant::now();
-        let mut delay = FIRST_DELAY;
-        loop {
-            match self.deps.emitter.emit(self.events.clone()).await {
-                Ok(()) => return Ok(Emitted::Ok { events: self.events.len() }),
-                Err(EmitError::Unavailable { reason }) => tracing::debug!(
-                    workflow = self.workflow.workflow,
-                    since = ?begun.elapsed(),
-                    "events wait for Kafka: {reason}"
-                ),
-                Err(refused) => return Ok(Emitted::Refused { reason: refused.to_string() }),
+        Ok(emit(&self.deps, &self.start, &self.events).await)
+    }
+}
+
+/// Repeats the emission while Kafka is away.
+async fn emit(deps: &Deps, start: &Start, events: &[Outgoing]) -> Emitted {
+    let mut backoff = Backoff::for_outage();
+    loop {
+        match deps.emitter.emit(events.to_vec()).await {
+            Ok(()) => return Emitted::Ok { events: events.len() },
+            Err(EmitError::Unavailable { reason }) => {
+                tracing::debug!(workflow = start.workflow, "events wait for Kafka: {reason}");
             }
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(LONGEST_DELAY);
+            Err(refused @ EmitError::Permanent { .. }) => return Emitted::Refused { reason: refused.to_string() },
         }
+        backoff.wait().await;
+    }
+}
+
+/// Puts the message on the dead-letter topic of its route.
+pub struct DeadLetterStep {
+    pub deps: Arc<Deps>,
+    pub start: Arc<Start>,
+    pub attempts: u32,
+    pub dying: Dying,
+}
+
+impl Durable<EmitArgs, Emitted> for DeadLetterStep {
+    const NAME: &'static str = "pawl.dead-letter";
+    const KIND: DurableKind = DurableKind::Function;
+
+    async fn execute(&self, _env: ExecutionEnv<'_>, _args: EmitArgs) -> Result<Emitted> {
+        let Some(route) = self.deps.routes.get(&self.start.route) else {
+            return Ok(Emitted::Refused { reason: format!("route `{}` is not configured", self.start.route) });
+        };
+        let death = Death {
+            workflow: Some(&self.start.workflow),
+            reason: &self.dying.reason,
+            attempts: self.attempts,
+            plugin_digest: self.dying.digest.as_deref(),
+        };
+        Ok(emit(&self.deps, &self.start, &[dead_letter(route, &self.start.message, &death)]).await)
     }
 }
 
@@ -237,15 +263,14 @@ async fn until_served<T, F>(mut request: impl FnMut() -> F) -> T
 where
     F: Future<Output = std::result::Result<T, DurableError>>,
 {
-    let mut delay = FIRST_DELAY;
+    let mut backoff = Backoff::for_outage();
     loop {
         match request().await {
             Ok(value) => return value,
             Err(DurableError::Unavailable { reason }) => tracing::debug!("the durable back end is away: {reason}"),
             Err(refused) => tracing::error!("a workflow stands still: {refused}"),
         }
-        tokio::time::sleep(delay).await;
-        delay = (delay * 2).min(LONGEST_DELAY);
+        backoff.wait().await;
     }
 }
 

@@ -1,0 +1,11 @@
+//! The whole product against the real Kafka: the `pawl` binary as a process, killed with SIGKILL where it matters.
+
+mod back_pressure;
+mod crash;
+mod messages;
+mod poison;
+mod sleeping;
+mod start_up;
+mod support;
+mod swap;
+mod waiting;
