@@ -1,2 +1,82 @@
-//! stub
-fn main() {}
+//! What a contributor runs: `cargo xtask demo`, `test`, `bench`, `plugins`, `kafka`.
+
+mod bench;
+mod broker;
+mod demo;
+mod kafka;
+mod plugins;
+mod process;
+mod test;
+mod worker;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Demo, tests, benchmarks and sample plugins of Pawl")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the main job visibly: broker, worker, a crash and a hot swap; ends by itself
+    Demo(demo::DemoArgs),
+    /// Run all tests, also those against a real Kafka; ends with `N passed, N failed`
+    Test(test::TestArgs),
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Build the sample plugins and the test components into target/plugins
+    Plugins,
+    /// Run a Kafka broker in the foreground, as the tests do
+    Kafka,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Bench(command) => bench::run(&command),
+        Command::Plugins => plugins::build_all().map(|built| {
+            println!("{}", built.display());
+            true
+        }),
+        Command::Kafka => kafka::run_in_foreground(),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the workspace.
+fn root() -> &'static Path {
+    // xtask is one folder below the root, where it was built.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Where everything that is built goes.
+fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Builds the `pawl` binary and answers its path.
+fn build_pawl(release: bool) -> anyhow::Result<PathBuf> {
+    let mut build = process::cargo();
+    build.args(["build", "--locked", "--package", "pawl", "--bin", "pawl"]).current_dir(root());
+    if release {
+        build.arg("--release");
+    }
+    process::succeed(&mut build)?;
+    let profile = if release { "release" } else { "debug" };
+    let binary = target_dir().join(profile).join("pawl");
+    binary.canonicalize().with_context(|| format!("cargo built no {}", binary.display()))
+}
