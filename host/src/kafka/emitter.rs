@@ -1,0 +1,316 @@
+//! Produces events: idempotent, acknowledged by all in-sync replicas, all of a call awaited.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rdkafka::config::ClientConfig;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
+use rdkafka::producer::future_producer::{DeliveryFuture, OwnedDeliveryResult};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+
+use super::client;
+use super::error::{KafkaError, advice, creation};
+use super::record::outgoing_headers;
+use super::report::{Reporter, Reporting};
+use crate::config::Kafka;
+use crate::workflow::emit::{Emit, EmitError, Outgoing};
+
+/// How long the cluster may take to say whether a topic exists.
+const METADATA: Duration = Duration::from_secs(10);
+/// A topic just created is not known to every broker at once: an unknown one is asked for again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The wait for room in the producer's queue when none of the records in it are ours.
+const ROOM: Duration = Duration::from_millis(20);
+/// How long there may be no room.
+const NO_ROOM: Duration = Duration::from_secs(30);
+
+type Producer = FutureProducer<Reporting>;
+
+/// Produces events for all workflows of the process.
+pub struct Emitter {
+    config: ClientConfig,
+    reporter: Arc<Reporter>,
+    producer: Mutex<Arc<Shelf>>,
+    known: Mutex<HashSet<String>>,
+}
+
+/// A producer whose drop, which waits for librdkafka, happens off the async threads.
+struct Shelf(Option<Producer>);
+
+impl Shelf {
+    fn producer(&self) -> Option<&Producer> {
+        self.0.as_ref()
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        let producer = self.0.take();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(producer))),
+            Err(_) => drop(producer),
+        }
+    }
+}
+
+impl Emitter {
+    /// Makes no connection yet.
+    pub fn new(kafka: &Kafka) -> Result<Emitter, KafkaError> {
+        let config = client::producer(kafka);
+        let reporter = Reporter::on_demand(&kafka.brokers, "producer");
+        let producer = Mutex::new(Arc::new(make(&config, &reporter)?));
+        Ok(Emitter { config, reporter, producer, known: Mutex::default() })
+    }
+
+    /// Waits until everything is delivered, at most for `bound`.
+    pub async fn close(&self, bound: Duration) {
+        let shelf = Arc::clone(&lock(&self.producer));
+        let flushed =
+            tokio::task::spawn_blocking(move || shelf.producer().map_or(Ok(()), |producer| producer.flush(bound)));
+        match flushed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("not every event was delivered before the end: {error}"),
+            Err(error) => tracing::warn!("the producer could not be flushed: {error}"),
+        }
+    }
+
+    /// The producer, a new one if the last failed for good.
+    fn current(&self) -> Result<Arc<Shelf>, EmitError> {
+        let mut held = lock(&self.producer);
+        if let Some((code, reason)) = held.producer().and_then(|producer| producer.client().fatal_error()) {
+            tracing::error!("the Kafka producer failed for good ({code}: {reason}); a new one takes over");
+            let fresh = make(&self.config, &self.reporter)
+                .map_err(|error| EmitError::Unavailable { reason: error.to_string() })?;
+            *held = Arc::new(fresh);
+        }
+        Ok(Arc::clone(&held))
+    }
+
+    /// An unknown topic would make librdkafka wait for the whole delivery time: new ones are asked for first.
+    async fn look_for(&self, topic: &str, shelf: &Arc<Shelf>) -> Result<(), EmitError> {
+        if lock(&self.known).contains(topic) {
+            return Ok(());
+        }
+        if !is_legal(topic) {
+            let reason = "not a name of a topic: 1 to 249 letters, digits, `.`, `_` or `-`".to_owned();
+            return Err(EmitError::Permanent { topic: topic.to_owned(), reason });
+        }
+        let mut asked_again = false;
+        loop {
+            match self.ask_for(topic, shelf).await? {
+                None => {
+                    self.reporter.up();
+                    lock(&self.known).insert(topic.to_owned());
+                    return Ok(());
+                }
+                Some(code) if is_permanent(code) && asked_again => {
+                    return Err(EmitError::Permanent { topic: topic.to_owned(), reason: advice(topic, code) });
+                }
+                Some(code) if !is_permanent(code) => {
+                    return Err(EmitError::Unavailable { reason: format!("topic `{topic}`: {code}") });
+                }
+                Some(_) => {
+                    asked_again = true;
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn ask_for(&self, topic: &str, shelf: &Arc<Shelf>) -> Result<Option<Code>, EmitError> {
+        let (shelf, name) = (Arc::clone(shelf), topic.to_owned());
+        let answer = tokio::task::spawn_blocking(move || {
+            let Some(producer) = shelf.producer() else { return Err(ClientError::Canceled) };
+            let metadata = producer.client().fetch_metadata(Some(&name), METADATA)?;
+            let found = metadata.topics().iter().find(|found| found.name() == name);
+            Ok(match found {
+                Some(found) => found.error().map(Code::from),
+                None => Some(Code::UnknownTopicOrPartition),
+            })
+        });
+        match answer.await {
+            Ok(Ok(code)) => Ok(code),
+            Ok(Err(ClientError::MetadataFetch(code))) if is_permanent(code) => Ok(Some(code)),
+            Ok(Err(error)) => Err(self.unavailable(&error.to_string())),
+            Err(error) => Err(EmitError::Unavailable { reason: error.to_string() }),
+        }
+    }
+
+    fn unavailable(&self, reason: &str) -> EmitError {
+        self.reporter.away(reason);
+        let last = self.reporter.reason();
+        let reason = if last.is_empty() { reason.to_owned() } else { format!("{reason}; {last}") };
+        EmitError::Unavailable { reason }
+    }
+
+    fn judge(&self, topic: &str, error: &ClientError) -> EmitError {
+        match error.rdkafka_error_code() {
+            Some(code) if is_permanent(code) => {
+                // It may be created again.
+                lock(&self.known).remove(topic);
+                EmitError::Permanent { topic: topic.to_owned(), reason: advice(topic, code) }
+            }
+            Some(Code::MessageTimedOut) => self.unavailable("the events were not acknowledged in time"),
+            _ => EmitError::Unavailable { reason: error.to_string() },
+        }
+    }
+
+    /// Hands a record to the producer, waiting for room in its queue: first for the oldest of our own deliveries.
+    async fn enqueue(
+        &self,
+        producer: &Producer,
+        event: &Outgoing,
+        deliveries: &mut VecDeque<(String, DeliveryFuture)>,
+    ) -> Result<(), EmitError> {
+        let started = Instant::now();
+        loop {
+            let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&event.topic);
+            (record.key, record.payload) = (event.key.as_deref(), event.value.as_deref());
+            if !event.headers.is_empty() {
+                record.headers = Some(outgoing_headers(&event.headers));
+            }
+            // The record comes back with the error and is large; it borrows from the event.
+            let refused = producer.send_result(record).map_err(|(error, _)| error);
+            match refused {
+                Ok(delivery) => {
+                    deliveries.push_back((event.topic.clone(), delivery));
+                    return Ok(());
+                }
+                Err(ClientError::MessageProduction(Code::QueueFull)) if started.elapsed() < NO_ROOM => {
+                    match deliveries.pop_front() {
+                        Some((topic, delivery)) => self.delivered(&topic, delivery.await)?,
+                        None => tokio::time::sleep(ROOM).await,
+                    }
+                }
+                Err(error) => return Err(self.judge(&event.topic, &error)),
+            }
+        }
+    }
+
+    fn delivered<E>(&self, topic: &str, result: Result<OwnedDeliveryResult, E>) -> Result<(), EmitError> {
+        match result {
+            Ok(Ok(_)) => {
+                self.reporter.up();
+                Ok(())
+            }
+            Ok(Err((error, _))) => Err(self.judge(topic, &error)),
+            Err(_) => Err(EmitError::Unavailable { reason: "the producer was replaced".into() }),
+        }
+    }
+}
+
+#[async_trait]
+impl Emit for Emitter {
+    async fn emit(&self, events: Vec<Outgoing>) -> Result<(), EmitError> {
+        let _using = self.reporter.using();
+        let shelf = self.current()?;
+        for topic in events.iter().map(|event| event.topic.as_str()).collect::<HashSet<_>>() {
+            self.look_for(topic, &shelf).await?;
+        }
+        let Some(producer) = shelf.producer() else {
+            return Err(EmitError::Unavailable { reason: "the producer is closed".into() });
+        };
+        let mut deliveries = VecDeque::with_capacity(events.len());
+        let mut outcome = Ok(());
+        for event in &events {
+            outcome = self.enqueue(producer, event, &mut deliveries).await;
+            if outcome.is_err() {
+                break;
+            }
+        }
+        // Awaited even after an error: no event of this call is under way when it returns.
+        for (topic, delivery) in deliveries {
+            let delivered = self.delivered(&topic, delivery.await);
+            if !matches!(outcome, Err(EmitError::Permanent { .. })) && delivered.is_err() {
+                outcome = delivered;
+            }
+        }
+        outcome
+    }
+}
+
+fn make(config: &ClientConfig, reporter: &Arc<Reporter>) -> Result<Shelf, KafkaError> {
+    config.create_with_context(Reporting(Arc::clone(reporter))).map(|producer| Shelf(Some(producer))).map_err(creation)
+}
+
+/// Kafka's rule; librdkafka would ask the cluster for anything.
+fn is_legal(topic: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&topic.len()) && topic.bytes().all(legal) && topic != "." && topic != ".."
+}
+
+fn is_permanent(code: Code) -> bool {
+    matches!(
+        code,
+        Code::UnknownTopic
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownPartition
+            | Code::InvalidTopic
+            | Code::MessageSizeTooLarge
+            | Code::InvalidMessageSize
+            | Code::MessageBatchTooLarge
+            | Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::InvalidTimestamp
+            | Code::InvalidRecord
+            | Code::PolicyViolation
+    )
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing is left half done where a lock is held: what a panic poisoned is still good.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Properties;
+
+    #[test]
+    fn names_of_topics() {
+        for legal in ["a", "A.b_c-9", &"x".repeat(249)] {
+            assert!(is_legal(legal), "{legal}");
+        }
+        for illegal in ["", ".", "..", "a b", "a/b", "a\0b", "é", &"x".repeat(250)] {
+            assert!(!is_legal(illegal), "{illegal}");
+        }
+    }
+
+    #[tokio::test]
+    #[allow(unsafe_code)]
+    async fn a_producer_that_failed_for_good_is_replaced() {
+        let kafka = Kafka { brokers: "127.0.0.1:1".into(), group: "g".into(), properties: Properties::default() };
+        let emitter = Emitter::new(&kafka).unwrap();
+        let first = emitter.current().unwrap();
+        assert!(Arc::ptr_eq(&first, &emitter.current().unwrap()));
+        let native = first.producer().unwrap().client().native_ptr();
+        // SAFETY: `first` keeps the client alive; the reason is a NUL-terminated string that librdkafka copies.
+        unsafe {
+            rdkafka::bindings::rd_kafka_test_fatal_error(
+                native,
+                rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+                c"test".as_ptr(),
+            );
+        }
+        let second = emitter.current().unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(second.producer().unwrap().client().fatal_error().is_none());
+    }
+
+    #[test]
+    fn a_wrong_property_is_named_without_its_value() {
+        let kafka = |key: &str| Kafka {
+            brokers: "127.0.0.1:1".into(),
+            group: "g".into(),
+            properties: Properties([(key.to_owned(), "hunter2".to_owned())].into()),
+        };
+        for key in ["sasl.pasword", "linger.ms"] {
+            let error = Emitter::new(&kafka(key)).err().unwrap();
+            assert!(error.to_string().contains(key), "{error}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The durable workflow of one message.
+
+pub mod emit;
+pub mod workflow_id;
