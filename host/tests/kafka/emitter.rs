@@ -1,0 +1,57 @@
+//! What the emitter makes of events that Kafka refuses.
+
+use std::time::Duration;
+
+use pawl::kafka::Emitter;
+use pawl::workflow::emit::{Emit, EmitError, Outgoing};
+
+use crate::fixture::*;
+
+fn event(topic: &str, value: Vec<u8>) -> Outgoing {
+    Outgoing { topic: topic.to_owned(), key: None, value: Some(value), headers: vec![] }
+}
+
+#[tokio::test]
+async fn an_unknown_topic_and_a_record_too_large_are_permanent() {
+    let emitter = Emitter::new(&kafka("none", &[])).unwrap();
+    let unknown = unique("unknown");
+    match emitter.emit(vec![event(&unknown, b"x".to_vec())]).await {
+        Err(EmitError::Permanent { topic, reason }) => {
+            assert_eq!(topic, unknown);
+            assert!(reason.contains("pawl topics create"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let topic = topic("large", 1).await;
+    match emitter.emit(vec![event(&topic, vec![0; 2_000_000])]).await {
+        Err(EmitError::Permanent { reason, .. }) => assert!(reason.contains("too large"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(emitter.emit(vec![event("no topic\0", vec![])]).await, Err(EmitError::Permanent { .. })));
+    emitter.emit(vec![event(&topic, b"x".to_vec())]).await.unwrap();
+}
+
+#[tokio::test]
+async fn more_events_than_the_queue_holds_wait_for_room() {
+    let topic = topic("full", 1).await;
+    let emitter = Emitter::new(&kafka("none", &[("queue.buffering.max.messages", "10")])).unwrap();
+    emitter.emit((0..500u32).map(|n| event(&topic, n.to_string().into_bytes())).collect()).await.unwrap();
+    let group = unique("group");
+    let recorder = Recorder::passing();
+    let consumer = Running::start(&kafka(&group, &[]), &[route(&topic)], &recorder, settings());
+    let passed = recorder.until("all", |passed| passed.len() == 500).await;
+    assert_eq!(numbers(&passed), (0..500).collect::<Vec<_>>());
+    consumer.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_is_no_permanent_failure() {
+    let mut kafka = kafka("none", &[]);
+    // A listener that never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    kafka.brokers = silent.local_addr().unwrap().to_string();
+    let emitter = Emitter::new(&kafka).unwrap();
+    let outcome = emitter.emit(vec![event("some", b"x".to_vec())]).await;
+    assert!(matches!(outcome, Err(EmitError::Unavailable { .. })), "{outcome:?}");
+    emitter.close(Duration::from_millis(100)).await;
+}
