@@ -96,6 +96,9 @@ pub(crate) fn consumer(kafka: &Kafka) -> ClientConfig {
     // traffic for nothing; both bounds are per partition.
     default(&mut config, kafka, &["queued.min.messages"], "10000");
     default(&mut config, kafka, &["queued.max.messages.kbytes"], "16384");
+    // How long the broker keeps a fetch that finds nothing: a resumed partition waits behind it. The default of 500 ms makes each pause
+    // cost as much.
+    default(&mut config, kafka, &["fetch.wait.max.ms"], "100");
     // KIP-848 moves the assignment to the broker: librdkafka refuses this property then.
     if kafka.properties.0.get("group.protocol").map(String::as_str) != Some("consumer") {
         default(&mut config, kafka, &["partition.assignment.strategy"], "cooperative-sticky");

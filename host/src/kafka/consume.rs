@@ -81,6 +81,7 @@ pub fn read(
                 Some(code @ (Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::TopicAuthorizationFailed)) => {
                     return Err(KafkaError::Topic { topic: topic.to_owned(), reason: advice(topic, code) });
                 }
+                Some(Code::AllBrokersDown) => reporter.away(&error.to_string()),
                 // librdkafka gets over the others; the reporter tells.
                 _ => tracing::debug!("topic `{topic}`: {error}"),
             },

@@ -33,6 +33,9 @@ pub struct ConsumerSettings {
     pub buffer_records: usize,
     /// The same in bytes, shared evenly by the routes. Default: 64 MiB.
     pub buffer_bytes: usize,
+    /// How long a route's records may take to get below the mark before the partitions pause; meanwhile no route receives any. Default:
+    /// 100 ms.
+    pub pause_after: Duration,
     /// How long shutdown waits for dispatches in flight. Default: 30 s.
     pub drain: Duration,
     /// How long shutdown waits for the commit and the good-bye to the group. Default: 10 s.
@@ -51,6 +54,7 @@ impl Default for ConsumerSettings {
             in_flight: 256,
             buffer_records: 1000,
             buffer_bytes: 64 << 20,
+            pause_after: Duration::from_millis(100),
             drain: Duration::from_secs(30),
             close: Duration::from_secs(10),
             retry_first: Duration::from_millis(200),
@@ -170,10 +174,10 @@ impl Consumer {
     ) -> std::io::Result<oneshot::Receiver<End>> {
         let (done, closed) = oneshot::channel();
         let (config, group, shared) = (self.config.clone(), self.kafka.group.clone(), Arc::clone(shared));
-        let watchdog = Watchdog::new(self.settings.stalled_after);
+        let (watchdog, pause_after) = (Watchdog::new(self.settings.stalled_after), self.settings.pause_after);
         std::thread::Builder::new().name("kafka-consumer".into()).spawn(move || {
             // Nobody waits any more when the close took too long.
-            let _ = done.send(poller::run(&config, &group, &shared, received, watchdog, check_topics));
+            let _ = done.send(poller::run(&config, &group, &shared, received, watchdog, pause_after, check_topics));
         })?;
         Ok(closed)
     }

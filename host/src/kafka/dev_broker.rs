@@ -26,7 +26,7 @@ pub struct DevBroker {
 impl DevBroker {
     /// Starts the broker and creates topics.
     pub fn start(topics: &[TopicSpec]) -> Result<DevBroker, KafkaError> {
-        let reporter = Reporter::on_demand("the development broker", "dev broker");
+        let reporter = Reporter::new("the development broker", "dev broker");
         let mut config = rdkafka::ClientConfig::new();
         config.set("test.mock.num.brokers", "1").set_log_level(rdkafka::config::RDKafkaLogLevel::Warning);
         let client: ThreadedProducer<Reporting> =

@@ -1,6 +1,6 @@
 //! Produces events: idempotent, acknowledged by all in-sync replicas, all of a call awaited.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use rdkafka::producer::future_producer::{DeliveryFuture, OwnedDeliveryResult};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+
+use tokio::sync::Semaphore;
 
 use super::client;
 use super::error::{KafkaError, advice, creation};
@@ -19,6 +21,8 @@ use crate::workflow::emit::{Emit, EmitError, Outgoing};
 
 /// How long the cluster may take to say whether a topic exists.
 const METADATA: Duration = Duration::from_secs(10);
+/// At most this many requests for metadata at a time.
+const ASKING: usize = 4;
 /// A topic just created is not known to every broker at once: an unknown one is asked for again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// The wait for room in the producer's queue when none of the records in it are ours.
@@ -34,6 +38,7 @@ pub struct Emitter {
     reporter: Arc<Reporter>,
     producer: Mutex<Arc<Shelf>>,
     known: Mutex<HashSet<String>>,
+    asking: Semaphore,
 }
 
 /// A producer whose drop, which waits for librdkafka, happens off the async threads.
@@ -59,9 +64,9 @@ impl Emitter {
     /// Makes no connection yet.
     pub fn new(kafka: &Kafka) -> Result<Emitter, KafkaError> {
         let config = client::producer(kafka);
-        let reporter = Reporter::on_demand(&kafka.brokers, "producer");
+        let reporter = Reporter::new(&kafka.brokers, "producer");
         let producer = Mutex::new(Arc::new(make(&config, &reporter)?));
-        Ok(Emitter { config, reporter, producer, known: Mutex::default() })
+        Ok(Emitter { config, reporter, producer, known: Mutex::default(), asking: Semaphore::new(ASKING) })
     }
 
     /// Waits until everything is delivered, at most for `bound`.
@@ -99,7 +104,14 @@ impl Emitter {
         }
         let mut asked_again = false;
         loop {
-            match self.ask_for(topic, shelf).await? {
+            // Each holds a thread; workflows that meet a new topic at the same time need not ask all.
+            let permit = self.asking.acquire().await;
+            if lock(&self.known).contains(topic) {
+                return Ok(());
+            }
+            let answer = self.ask_for(topic, shelf).await?;
+            drop(permit);
+            match answer {
                 None => {
                     self.reporter.up();
                     lock(&self.known).insert(topic.to_owned());
@@ -157,13 +169,47 @@ impl Emitter {
         }
     }
 
-    /// Hands a record to the producer, waiting for room in its queue: first for the oldest of our own deliveries.
+    /// Produces events in their order; the outcome of each is in its place.
+    pub async fn emit_each(&self, events: &[Outgoing]) -> Vec<Result<(), EmitError>> {
+        let mut outcomes = vec![Ok(()); events.len()];
+        let shelf = match self.current() {
+            Ok(shelf) => shelf,
+            Err(error) => return vec![Err(error); events.len()],
+        };
+        // Taken out only by its drop.
+        let Some(producer) = shelf.producer() else {
+            return vec![Err(EmitError::Unavailable { reason: "the producer is closed".into() }); events.len()];
+        };
+        let mut topics: HashMap<&str, Result<(), EmitError>> = HashMap::new();
+        for event in events {
+            if !topics.contains_key(event.topic.as_str()) {
+                topics.insert(&event.topic, self.look_for(&event.topic, &shelf).await);
+            }
+        }
+        let mut deliveries = VecDeque::with_capacity(events.len());
+        for (place, event) in events.iter().enumerate() {
+            let found = topics.get(event.topic.as_str()).cloned().unwrap_or(Ok(()));
+            outcomes[place] = match found {
+                Ok(()) => self.enqueue(producer, place, events, &mut deliveries, &mut outcomes).await,
+                Err(error) => Err(error),
+            };
+        }
+        for (place, delivery) in deliveries {
+            outcomes[place] = self.delivered(&events[place].topic, delivery.await);
+        }
+        outcomes
+    }
+
+    /// Hands an event to the producer, waiting for room in its queue: first for the oldest of our own deliveries.
     async fn enqueue(
         &self,
         producer: &Producer,
-        event: &Outgoing,
-        deliveries: &mut VecDeque<(String, DeliveryFuture)>,
+        place: usize,
+        events: &[Outgoing],
+        deliveries: &mut VecDeque<(usize, DeliveryFuture)>,
+        outcomes: &mut [Result<(), EmitError>],
     ) -> Result<(), EmitError> {
+        let event = &events[place];
         let started = Instant::now();
         loop {
             let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&event.topic);
@@ -171,16 +217,18 @@ impl Emitter {
             if !event.headers.is_empty() {
                 record.headers = Some(outgoing_headers(&event.headers));
             }
-            // The record comes back with the error and is large; it borrows from the event.
+            // The record, which borrows from the event, comes back with the error.
             let refused = producer.send_result(record).map_err(|(error, _)| error);
             match refused {
                 Ok(delivery) => {
-                    deliveries.push_back((event.topic.clone(), delivery));
+                    deliveries.push_back((place, delivery));
                     return Ok(());
                 }
                 Err(ClientError::MessageProduction(Code::QueueFull)) if started.elapsed() < NO_ROOM => {
                     match deliveries.pop_front() {
-                        Some((topic, delivery)) => self.delivered(&topic, delivery.await)?,
+                        Some((place, delivery)) => {
+                            outcomes[place] = self.delivered(&events[place].topic, delivery.await);
+                        }
                         None => tokio::time::sleep(ROOM).await,
                     }
                 }
@@ -204,30 +252,20 @@ impl Emitter {
 #[async_trait]
 impl Emit for Emitter {
     async fn emit(&self, events: Vec<Outgoing>) -> Result<(), EmitError> {
-        let _using = self.reporter.using();
         let shelf = self.current()?;
+        // Before the first event is produced: if one topic is refused, none of the call is.
         for topic in events.iter().map(|event| event.topic.as_str()).collect::<HashSet<_>>() {
             self.look_for(topic, &shelf).await?;
         }
-        let Some(producer) = shelf.producer() else {
-            return Err(EmitError::Unavailable { reason: "the producer is closed".into() });
-        };
-        let mut deliveries = VecDeque::with_capacity(events.len());
-        let mut outcome = Ok(());
-        for event in &events {
-            outcome = self.enqueue(producer, event, &mut deliveries).await;
-            if outcome.is_err() {
-                break;
-            }
+        drop(shelf);
+        let failed = self.emit_each(&events).await.into_iter().filter_map(Result::err);
+        // What never goes away by itself decides: trying again would be in vain.
+        let (mut permanent, mut others): (Vec<_>, Vec<_>) =
+            failed.partition(|error| matches!(error, EmitError::Permanent { .. }));
+        match permanent.pop().or_else(|| others.pop()) {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
-        // Awaited even after an error: no event of this call is under way when it returns.
-        for (topic, delivery) in deliveries {
-            let delivered = self.delivered(&topic, delivery.await);
-            if !matches!(outcome, Err(EmitError::Permanent { .. })) && delivered.is_err() {
-                outcome = delivered;
-            }
-        }
-        outcome
     }
 }
 

@@ -6,7 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -34,6 +35,8 @@ const BUSY: Duration = Duration::from_millis(10);
 const STORE_EVERY: Duration = Duration::from_millis(20);
 /// One request for metadata or watermarks.
 const REQUEST: Duration = Duration::from_secs(2);
+/// The same when nobody may be there.
+const PROBE: Duration = Duration::from_millis(500);
 /// How often Kafka is tried while it is away.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -79,12 +82,14 @@ pub(crate) struct Lane {
     bytes: AtomicUsize,
     high_records: usize,
     high_bytes: usize,
+    /// Waits for room before it pauses.
+    poller: OnceLock<Thread>,
 }
 
 impl Lane {
     pub(crate) fn new(route: Arc<Route>, high_records: usize, high_bytes: usize) -> Lane {
         let (records, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Lane { route, held: AtomicBool::new(false), records, bytes, high_records, high_bytes }
+        Lane { route, held: AtomicBool::new(false), records, bytes, high_records, high_bytes, poller: OnceLock::new() }
     }
 
     /// Hysteresis, because each pause throws the prefetched records away: full at the high mark, until a quarter of it.
@@ -117,6 +122,9 @@ impl Drop for Buffered {
     fn drop(&mut self) {
         self.lane.records.fetch_sub(1, Ordering::Relaxed);
         self.lane.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(poller) = self.lane.poller.get().filter(|_| !self.lane.is_full(true)) {
+            poller.unpark();
+        }
     }
 }
 
@@ -320,14 +328,20 @@ pub(crate) fn run(
     shared: &Arc<Shared>,
     received: mpsc::Sender<Received>,
     watchdog: Watchdog,
+    pause_after: Duration,
     check_topics: bool,
 ) -> End {
+    for lane in &shared.lanes {
+        // Empty until now: the lanes are made for this client.
+        let _ = lane.poller.set(std::thread::current());
+    }
     let context = Context { shared: Arc::clone(shared), reporting: Reporting(Arc::clone(&shared.reporter)) };
     let consumer: BaseConsumer<Context> = match config.create_with_context(context) {
         Ok(consumer) => consumer,
         Err(error) => return End::Fatal(creation(error).into()),
     };
-    let mut poller = Poller { consumer, group, shared, received, watchdog, full: vec![false; shared.lanes.len()] };
+    let full = vec![None; shared.lanes.len()];
+    let mut poller = Poller { consumer, group, shared, received, watchdog, pause_after, full };
     let end = poller.begin(check_topics).unwrap_or_else(|| poller.poll());
     let Poller { consumer, received, .. } = poller;
     drop(received);
@@ -346,7 +360,9 @@ struct Poller<'a> {
     shared: &'a Arc<Shared>,
     received: mpsc::Sender<Received>,
     watchdog: Watchdog,
-    full: Vec<bool>,
+    pause_after: Duration,
+    /// Since when each lane is full.
+    full: Vec<Option<Instant>>,
 }
 
 impl Poller<'_> {
@@ -384,10 +400,10 @@ impl Poller<'_> {
             }
             let answer = self.consumer.fetch_metadata(Some(topic), REQUEST);
             // Serves the callbacks, which tell why there is no answer; nothing is subscribed yet.
-            if let Some(Err(error)) = self.consumer.poll(BUSY)
-                && let Some(end) = self.judge(error)
-            {
-                return Err(end);
+            while let Some(event) = self.consumer.poll(BUSY) {
+                if let Some(end) = event.err().and_then(|error| self.judge(error)) {
+                    return Err(end);
+                }
             }
             match answer {
                 Ok(metadata) => {
@@ -417,8 +433,12 @@ impl Poller<'_> {
                 stored = Instant::now();
                 store(&self.consumer, self.shared);
             }
+            if let Some(rest) = self.wait_for_room() {
+                std::thread::park_timeout(rest);
+                continue;
+            }
             self.pause_and_resume();
-            if self.shared.reporter.is_down() && probed.elapsed() >= PROBE_EVERY {
+            if self.shared.reporter.is_doubtful() && probed.elapsed() >= PROBE_EVERY {
                 self.probe();
                 probed = Instant::now();
             }
@@ -465,14 +485,23 @@ impl Poller<'_> {
         let _ = self.received.blocking_send(Received { lane, message, token, buffered });
     }
 
+    /// Notes which lanes are full, and how long to wait for one that became so just now: a pause makes librdkafka throw away what it
+    /// prefetched and costs a fetch, so a lane that is emptied fast is not worth one.
+    fn wait_for_room(&mut self) -> Option<Duration> {
+        let mut wait = None;
+        for (full, lane) in self.full.iter_mut().zip(&self.shared.lanes) {
+            *full = lane.is_full(full.is_some()).then(|| full.unwrap_or_else(Instant::now));
+            let rest = full.and_then(|since| self.pause_after.checked_sub(since.elapsed()));
+            wait = wait.max(rest.filter(|rest| !rest.is_zero()));
+        }
+        wait
+    }
+
     /// Brings librdkafka's pauses in line with what is wanted. Polling goes on while partitions are paused: membership is kept.
     fn pause_and_resume(&mut self) {
-        for (full, lane) in self.full.iter_mut().zip(&self.shared.lanes) {
-            *full = lane.is_full(*full);
-        }
         let draining = self.shared.is_in(Phase::Drain);
         let stop = |topic: &str| match self.shared.lane(topic) {
-            Some(lane) => draining || self.full[lane] || self.shared.lanes[lane].held.load(Ordering::Relaxed),
+            Some(lane) => draining || self.full[lane].is_some() || self.shared.lanes[lane].held.load(Ordering::Relaxed),
             None => true,
         };
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
@@ -510,12 +539,11 @@ impl Poller<'_> {
         }
     }
 
-    /// librdkafka does not tell when it is connected again.
     fn probe(&self) {
-        if let Some(lane) = self.shared.lanes.first()
-            && self.consumer.fetch_metadata(Some(&lane.route.topic), BUSY * 50).is_ok()
-        {
-            self.shared.reporter.up();
+        let Some(lane) = self.shared.lanes.first() else { return };
+        match self.consumer.fetch_metadata(Some(&lane.route.topic), PROBE) {
+            Ok(_) => self.shared.reporter.up(),
+            Err(error) => self.shared.reporter.away(&error.to_string()),
         }
         self.shared.show();
     }

@@ -5,7 +5,7 @@ use std::io;
 use super::emitter::Emitter;
 use super::error::KafkaError;
 use crate::config::Kafka;
-use crate::workflow::emit::{Emit, EmitError, Outgoing};
+use crate::workflow::emit::{EmitError, Outgoing};
 
 /// So many records are under way at a time.
 const BATCH: usize = 1000;
@@ -37,7 +37,7 @@ pub fn samples(count: u64) -> impl Iterator<Item = io::Result<Vec<u8>>> {
     (1..=count).map(|n| Ok(format!(r#"{{"id":"rec-{n}","records":{}}}"#, n.wrapping_mul(37) % 500 + 1).into_bytes()))
 }
 
-/// Produces each line as a record. A line that Kafka refuses is counted; a failing reader and an absent Kafka end it.
+/// Produces each line as a record, in order. A line that Kafka refuses is counted; a failing reader and an absent Kafka end it.
 pub async fn produce(
     kafka: &Kafka,
     topic: &str,
@@ -79,12 +79,8 @@ async fn send(
     batch: Vec<(u64, Outgoing)>,
     produced: &mut Produced,
 ) -> Result<(), KafkaError> {
-    // Each record by itself, so that each has its own outcome; they share the producer's batches.
-    let outcomes = futures::future::join_all(batch.into_iter().map(async |(number, event)| {
-        let outcome = emitter.emit(vec![event]).await;
-        (number, outcome)
-    }));
-    for (number, outcome) in outcomes.await {
+    let (numbers, events): (Vec<u64>, Vec<Outgoing>) = batch.into_iter().unzip();
+    for (number, outcome) in numbers.into_iter().zip(emitter.emit_each(&events).await) {
         match outcome {
             Ok(()) => produced.sent += 1,
             Err(EmitError::Unavailable { reason }) => {

@@ -1,7 +1,6 @@
 //! librdkafka's errors and log lines as tracing events: one line when Kafka goes away, one when it is back, no flood.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,14 +19,15 @@ pub(crate) struct Reporter {
     brokers: String,
     /// `consumer`, `producer`, ...
     client: &'static str,
-    /// A client that is used now and then loses idle connections, which matters to nobody: it reports only while it is used.
-    users: Option<AtomicUsize>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    /// Nobody answers: said to the operator.
     away: bool,
+    /// librdkafka says that all brokers are down; maybe an idle connection was closed, or it was long ago.
+    suspected: bool,
     refused: bool,
     /// What the last failure of a connection said.
     reason: String,
@@ -35,35 +35,28 @@ struct State {
 }
 
 impl Reporter {
-    /// Of a client that always needs its connection.
+    /// Of one client.
     pub(crate) fn new(brokers: &str, client: &'static str) -> Arc<Reporter> {
-        Arc::new(Reporter { brokers: brokers.to_owned(), client, users: None, state: Mutex::default() })
-    }
-
-    /// Of a client that needs its connection only between [`Reporter::using`] and the drop of what it returns.
-    pub(crate) fn on_demand(brokers: &str, client: &'static str) -> Arc<Reporter> {
-        let users = Some(AtomicUsize::new(0));
-        Arc::new(Reporter { brokers: brokers.to_owned(), client, users, state: Mutex::default() })
-    }
-
-    /// Marks the client as used.
-    pub(crate) fn using(self: &Arc<Self>) -> Using {
-        if let Some(users) = &self.users {
-            users.fetch_add(1, Ordering::Relaxed);
-        }
-        Using(Arc::clone(self))
+        Arc::new(Reporter { brokers: brokers.to_owned(), client, state: Mutex::default() })
     }
 
     /// Something went through to Kafka.
     pub(crate) fn up(&self) {
         let mut state = self.state();
+        state.suspected = false;
         if state.away || state.refused {
             (state.away, state.refused) = (false, false);
             tracing::info!(client = self.client, "Kafka at {} is back", self.brokers);
         }
     }
 
-    /// Whether nothing has gone through since the last failure.
+    /// Whether to try if Kafka answers: librdkafka tells late that it is away, and not at all that it is back.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        let state = self.state();
+        state.away || state.refused || state.suspected
+    }
+
+    /// Whether nothing has gone through since it was said that Kafka is away.
     pub(crate) fn is_down(&self) -> bool {
         let state = self.state();
         state.away || state.refused
@@ -74,11 +67,10 @@ impl Reporter {
         self.state().reason.clone()
     }
 
-    /// Kafka did not answer.
+    /// Kafka did not answer: said once.
     pub(crate) fn away(&self, fallback: &str) {
-        let idle = self.users.as_ref().is_some_and(|users| users.load(Ordering::Relaxed) == 0);
         let mut state = self.state();
-        if idle || state.away || state.refused {
+        if state.away || state.refused {
             tracing::debug!(client = self.client, "Kafka at {} can't be reached: {fallback}", self.brokers);
             return;
         }
@@ -106,7 +98,10 @@ impl Reporter {
 
     pub(crate) fn error(&self, code: Code, reason: &str) {
         match code {
-            Code::AllBrokersDown => self.away(reason),
+            Code::AllBrokersDown => {
+                self.state().suspected = true;
+                tracing::debug!(client = self.client, "{reason}");
+            }
             Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut => {
                 self.state().reason = reason.to_owned();
                 tracing::debug!(client = self.client, "{reason}");
@@ -159,17 +154,6 @@ fn without_digits(facility: &str, text: &str) -> String {
     std::iter::once(facility).chain(text.split(|c: char| c.is_ascii_digit())).collect::<Vec<_>>().concat()
 }
 
-/// The client is used while this lives.
-pub(crate) struct Using(Arc<Reporter>);
-
-impl Drop for Using {
-    fn drop(&mut self) {
-        if let Some(users) = &self.0.users {
-            users.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
 /// The context of clients that have nothing else to say.
 pub(crate) struct Reporting(pub(crate) Arc<Reporter>);
 
@@ -190,29 +174,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn down_until_something_goes_through() {
+    fn down_from_a_failed_try_until_something_goes_through() {
         let reporter = Reporter::new("b:1", "consumer");
-        assert!(!reporter.is_down());
+        assert!(!reporter.is_doubtful());
         reporter.error(Code::BrokerTransportFailure, "b:1: Connection refused");
-        assert!(!reporter.is_down(), "one broker of several");
+        assert!(!reporter.is_doubtful(), "one broker of several");
         reporter.error(Code::AllBrokersDown, "1/1 brokers are down");
+        assert!(reporter.is_doubtful() && !reporter.is_down(), "maybe an idle connection");
+        reporter.away("timed out");
         assert!(reporter.is_down());
         assert_eq!(reporter.reason(), "b:1: Connection refused");
         reporter.up();
-        assert!(!reporter.is_down());
+        assert!(!reporter.is_doubtful() && !reporter.is_down());
         reporter.error(Code::SaslAuthenticationFailed, "bad password");
         assert!(reporter.is_down());
-    }
-
-    #[test]
-    fn an_idle_client_does_not_report() {
-        let reporter = Reporter::on_demand("b:1", "producer");
-        reporter.error(Code::AllBrokersDown, "1/1 brokers are down");
-        assert!(!reporter.is_down());
-        let using = reporter.using();
-        reporter.error(Code::AllBrokersDown, "1/1 brokers are down");
-        assert!(reporter.is_down());
-        drop(using);
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub enum Creation {
 
 /// Creates topics. Those that exist are left as they are. The result is in the order of `specs`.
 pub async fn create(kafka: &Kafka, specs: &[TopicSpec]) -> Result<Vec<Creation>, KafkaError> {
-    let reporter = Reporter::on_demand(&kafka.brokers, "admin");
+    let reporter = Reporter::new(&kafka.brokers, "admin");
     let admin: AdminClient<Reporting> =
         client::admin(kafka).create_with_context(Reporting(Arc::clone(&reporter))).map_err(creation)?;
     let new = |spec: &TopicSpec| -> (String, i32, i32) {
@@ -103,7 +103,7 @@ pub async fn create(kafka: &Kafka, specs: &[TopicSpec]) -> Result<Vec<Creation>,
 pub async fn missing(kafka: &Kafka, names: &[String]) -> Result<Vec<String>, KafkaError> {
     let (kafka, names) = (kafka.clone(), names.to_vec());
     let asked = tokio::task::spawn_blocking(move || {
-        let reporter = Reporter::on_demand(&kafka.brokers, "admin");
+        let reporter = Reporter::new(&kafka.brokers, "admin");
         let client: BaseConsumer<Reporting> =
             client::reader(&kafka).create_with_context(Reporting(Arc::clone(&reporter))).map_err(creation)?;
         let mut missing = Vec::new();

@@ -32,6 +32,20 @@ async fn an_unknown_topic_and_a_record_too_large_are_permanent() {
 }
 
 #[tokio::test]
+async fn nothing_of_a_call_is_produced_when_one_topic_is_unknown() {
+    let emitter = Emitter::new(&kafka("none", &[])).unwrap();
+    let topic = topic("partly", 1).await;
+    let events = vec![event(&topic, b"1".to_vec()), event(&unique("unknown"), b"2".to_vec())];
+    assert!(matches!(emitter.emit(events).await, Err(EmitError::Permanent { .. })));
+    emitter.emit(vec![event(&topic, b"3".to_vec())]).await.unwrap();
+    let recorder = Recorder::passing();
+    let consumer = Running::start(&kafka(&unique("group"), &[]), &[route(&topic)], &recorder, settings());
+    let passed = recorder.until("the only one", |passed| !passed.is_empty()).await;
+    assert_eq!((numbers(&passed), passed[0].offset), (vec![3], 0));
+    consumer.stop().await;
+}
+
+#[tokio::test]
 async fn more_events_than_the_queue_holds_wait_for_room() {
     let topic = topic("full", 1).await;
     let emitter = Emitter::new(&kafka("none", &[("queue.buffering.max.messages", "10")])).unwrap();

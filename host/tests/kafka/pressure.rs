@@ -36,15 +36,27 @@ async fn a_pause_longer_than_the_poll_interval_keeps_the_membership() {
 #[tokio::test]
 async fn many_pauses_lose_nothing_and_repeat_nothing() {
     let (topic, group) = (topic("pauses", 3).await, unique("group"));
-    produce(&topic, 3, 0..6000).await;
+    produce(&topic, 3, 0..3000).await;
     let recorder = Recorder::passing();
-    let settings = ConsumerSettings { buffer_records: 50, in_flight: 4, ..settings() };
+    let settings = ConsumerSettings { buffer_records: 50, in_flight: 4, pause_after: Duration::ZERO, ..settings() };
     let consumer = Running::start(&kafka(&group, &[]), &[route(&topic)], &recorder, settings);
-    let passed = recorder.until("all", |passed| passed.len() >= 6000).await;
-    assert!(numbers(&passed) == (0..6000).collect::<Vec<_>>(), "each record once");
+    let passed = recorder.until("all", |passed| passed.len() >= 3000).await;
+    assert!(numbers(&passed) == (0..3000).collect::<Vec<_>>(), "each record once");
     for partition in 0..3 {
-        until_committed(&group, &topic, partition, 2000).await;
+        until_committed(&group, &topic, partition, 1000).await;
     }
+    consumer.stop().await;
+}
+
+#[tokio::test]
+async fn a_route_that_is_emptied_fast_waits_instead_of_pausing() {
+    let (topic, group) = (topic("fast", 3).await, unique("group"));
+    produce(&topic, 3, 0..20_000).await;
+    let recorder = Recorder::passing();
+    let settings = ConsumerSettings { buffer_records: 100, pause_after: LONG, ..settings() };
+    let consumer = Running::start(&kafka(&group, &[]), &[route(&topic)], &recorder, settings);
+    let passed = recorder.until("all", |passed| passed.len() >= 20_000).await;
+    assert!(numbers(&passed) == (0..20_000).collect::<Vec<_>>(), "each record once");
     consumer.stop().await;
 }
 
