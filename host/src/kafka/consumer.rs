@@ -14,8 +14,9 @@ use super::client;
 use super::dispatch::{Backoff, Dispatch, Failing, persist};
 use super::error::{ConsumerError, KafkaError};
 use super::offsets::Token;
-use super::poller::{self, End, Lane, Phase, Received, Shared};
+use super::poller;
 use super::report::Reporter;
+use super::shared::{End, Lane, Phase, Received, Shared};
 use super::watchdog::Watchdog;
 use crate::config::{Kafka, Route};
 

@@ -13,8 +13,10 @@ pub mod topics;
 
 mod offsets;
 mod poller;
+mod rebalance;
 mod record;
 mod report;
+mod shared;
 mod watchdog;
 
 pub use consumer::{Consumer, ConsumerSettings, Status};
