@@ -34,9 +34,10 @@ type Producer = FutureProducer<Reporting>;
 
 /// Produces events for all workflows of the process.
 pub struct Emitter {
-    config: ClientConfig,
     reporter: Arc<Reporter>,
-    producer: Mutex<Arc<Shelf>>,
+    batched: Slot,
+    /// One record per batch, for a topic that takes only smaller batches than librdkafka makes.
+    unbatched: Slot,
     known: Mutex<HashSet<String>>,
     asking: Semaphore,
 }
@@ -65,32 +66,47 @@ impl Emitter {
     pub fn new(kafka: &Kafka) -> Result<Emitter, KafkaError> {
         let config = client::producer(kafka);
         let reporter = Reporter::new(&kafka.brokers, "producer");
-        let producer = Mutex::new(Arc::new(make(&config, &reporter)?));
-        Ok(Emitter { config, reporter, producer, known: Mutex::default(), asking: Semaphore::new(ASKING) })
+        let mut alone = config.clone();
+        alone.remove("batch.size").set("batch.num.messages", "1");
+        // The first is made now: a wrong property is told at start.
+        let shelf = Mutex::new(Some(Arc::new(make(&config, &reporter)?)));
+        let batched = Slot { config, shelf };
+        let unbatched = Slot { config: alone, shelf: Mutex::default() };
+        Ok(Emitter { reporter, batched, unbatched, known: Mutex::default(), asking: Semaphore::new(ASKING) })
     }
 
     /// Waits until everything is delivered, at most for `bound`.
     pub async fn close(&self, bound: Duration) {
-        let shelf = Arc::clone(&lock(&self.producer));
-        let flushed =
-            tokio::task::spawn_blocking(move || shelf.producer().map_or(Ok(()), |producer| producer.flush(bound)));
-        match flushed.await {
+        let shelves: Vec<Arc<Shelf>> =
+            [&self.batched, &self.unbatched].into_iter().filter_map(|slot| lock(&slot.shelf).clone()).collect();
+        let flush = move || shelves.iter().filter_map(|shelf| shelf.producer()).try_for_each(|p| p.flush(bound));
+        match tokio::task::spawn_blocking(flush).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!("not every event was delivered before the end: {error}"),
             Err(error) => tracing::warn!("the producer could not be flushed: {error}"),
         }
     }
 
-    /// The producer, a new one if the last failed for good.
     fn current(&self) -> Result<Arc<Shelf>, EmitError> {
-        let mut held = lock(&self.producer);
-        if let Some((code, reason)) = held.producer().and_then(|producer| producer.client().fatal_error()) {
-            tracing::error!("the Kafka producer failed for good ({code}: {reason}); a new one takes over");
-            let fresh = make(&self.config, &self.reporter)
-                .map_err(|error| EmitError::Unavailable { reason: error.to_string() })?;
-            *held = Arc::new(fresh);
+        self.current_of(&self.batched)
+    }
+
+    /// The producer, a new one if there is none or the last failed for good.
+    fn current_of(&self, slot: &Slot) -> Result<Arc<Shelf>, EmitError> {
+        let mut held = lock(&slot.shelf);
+        if let Some(shelf) = held.as_ref() {
+            match shelf.producer().and_then(|producer| producer.client().fatal_error()) {
+                None => return Ok(Arc::clone(shelf)),
+                Some((code, reason)) => {
+                    tracing::error!("the Kafka producer failed for good ({code}: {reason}); a new one takes over");
+                }
+            }
         }
-        Ok(Arc::clone(&held))
+        let fresh =
+            make(&slot.config, &self.reporter).map_err(|error| EmitError::Unavailable { reason: error.to_string() })?;
+        let fresh = Arc::new(fresh);
+        *held = Some(Arc::clone(&fresh));
+        Ok(fresh)
     }
 
     /// An unknown topic would make librdkafka wait for the whole delivery time: new ones are asked for first.
@@ -177,9 +193,7 @@ impl Emitter {
             Err(error) => return vec![Err(error); events.len()],
         };
         // Taken out only by its drop.
-        let Some(producer) = shelf.producer() else {
-            return vec![Err(EmitError::Unavailable { reason: "the producer is closed".into() }); events.len()];
-        };
+        let Some(producer) = shelf.producer() else { return vec![Err(closed()); events.len()] };
         let mut topics: HashMap<&str, Result<(), EmitError>> = HashMap::new();
         for event in events {
             if !topics.contains_key(event.topic.as_str()) {
@@ -195,7 +209,7 @@ impl Emitter {
             };
         }
         for (place, delivery) in deliveries {
-            outcomes[place] = self.delivered(&events[place].topic, delivery.await);
+            outcomes[place] = self.delivered(&events[place], delivery.await).await;
         }
         outcomes
     }
@@ -212,13 +226,8 @@ impl Emitter {
         let event = &events[place];
         let started = Instant::now();
         loop {
-            let mut record: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&event.topic);
-            (record.key, record.payload) = (event.key.as_deref(), event.value.as_deref());
-            if !event.headers.is_empty() {
-                record.headers = Some(outgoing_headers(&event.headers));
-            }
             // The record, which borrows from the event, comes back with the error.
-            let refused = producer.send_result(record).map_err(|(error, _)| error);
+            let refused = producer.send_result(record(event)).map_err(|(error, _)| error);
             match refused {
                 Ok(delivery) => {
                     deliveries.push_back((place, delivery));
@@ -227,7 +236,7 @@ impl Emitter {
                 Err(ClientError::MessageProduction(Code::QueueFull)) if started.elapsed() < NO_ROOM => {
                     match deliveries.pop_front() {
                         Some((place, delivery)) => {
-                            outcomes[place] = self.delivered(&events[place].topic, delivery.await);
+                            outcomes[place] = self.delivered(&events[place], delivery.await).await;
                         }
                         None => tokio::time::sleep(ROOM).await,
                     }
@@ -237,16 +246,48 @@ impl Emitter {
         }
     }
 
-    fn delivered<E>(&self, topic: &str, result: Result<OwnedDeliveryResult, E>) -> Result<(), EmitError> {
+    async fn delivered<E>(&self, event: &Outgoing, result: Result<OwnedDeliveryResult, E>) -> Result<(), EmitError> {
         match result {
             Ok(Ok(_)) => {
                 self.reporter.up();
                 Ok(())
             }
-            Ok(Err((error, _))) => Err(self.judge(topic, &error)),
+            // Said of the whole batch, which librdkafka does not split: the event may be small enough for the topic by itself.
+            Ok(Err((ClientError::MessageProduction(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge), _))) => {
+                self.produce_alone(event).await
+            }
+            Ok(Err((error, _))) => Err(self.judge(&event.topic, &error)),
             Err(_) => Err(EmitError::Unavailable { reason: "the producer was replaced".into() }),
         }
     }
+
+    async fn produce_alone(&self, event: &Outgoing) -> Result<(), EmitError> {
+        let shelf = self.current_of(&self.unbatched)?;
+        let Some(producer) = shelf.producer() else { return Err(closed()) };
+        match producer.send(record(event), NO_ROOM).await {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(self.judge(&event.topic, &error)),
+        }
+    }
+}
+
+fn closed() -> EmitError {
+    EmitError::Unavailable { reason: "the producer is closed".into() }
+}
+
+fn record(event: &Outgoing) -> FutureRecord<'_, [u8], [u8]> {
+    let mut record = FutureRecord::to(&event.topic);
+    (record.key, record.payload) = (event.key.as_deref(), event.value.as_deref());
+    if !event.headers.is_empty() {
+        record.headers = Some(outgoing_headers(&event.headers));
+    }
+    record
+}
+
+/// A configuration and the producer made of it when it was first needed.
+struct Slot {
+    config: ClientConfig,
+    shelf: Mutex<Option<Arc<Shelf>>>,
 }
 
 #[async_trait]

@@ -46,6 +46,28 @@ async fn nothing_of_a_call_is_produced_when_one_topic_is_unknown() {
 }
 
 #[tokio::test]
+async fn small_events_are_not_refused_because_their_batch_is_too_large() {
+    let topic = topic_with("small", &[("max.message.bytes", "20000")]).await;
+    let emitter = Emitter::new(&kafka("none", &[("linger.ms", "100")])).unwrap();
+    emitter.emit((0..50u8).map(|n| event(&topic, vec![n; 5000])).collect()).await.unwrap();
+    let large = emitter.emit(vec![event(&topic, vec![0; 30_000])]).await;
+    assert!(matches!(large, Err(EmitError::Permanent { .. })), "{large:?}");
+    emitter.emit(vec![event(&topic, vec![50; 5000])]).await.unwrap();
+
+    let recorder = Recorder::passing();
+    let consumer = Running::start(&kafka(&unique("group"), &[]), &[route(&topic)], &recorder, settings());
+    let mut seen: Vec<u8> = recorder
+        .until("all", |passed| passed.len() == 51)
+        .await
+        .into_iter()
+        .map(|message| message.value.unwrap().0[0])
+        .collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..51).collect::<Vec<u8>>());
+    consumer.stop().await;
+}
+
+#[tokio::test]
 async fn more_events_than_the_queue_holds_wait_for_room() {
     let topic = topic("full", 1).await;
     let emitter = Emitter::new(&kafka("none", &[("queue.buffering.max.messages", "10")])).unwrap();

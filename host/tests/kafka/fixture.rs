@@ -40,6 +40,20 @@ pub async fn topic(name: &str, partitions: u32) -> String {
     name
 }
 
+/// One partition, and settings of the topic.
+pub async fn topic_with(name: &str, settings: &[(&str, &str)]) -> String {
+    use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+    use rdkafka::client::DefaultClientContext;
+    let name = unique(name);
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", broker()).create().unwrap();
+    let new = NewTopic::new(&name, 1, TopicReplication::Fixed(1));
+    let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
+    let options = AdminOptions::new().operation_timeout(Some(LONG));
+    admin.create_topics([&new], &options).await.unwrap()[0].as_ref().unwrap();
+    name
+}
+
 pub fn route(topic: &str) -> Arc<Route> {
     Arc::new(Route {
         name: topic.to_owned(),

@@ -160,3 +160,20 @@ async fn all_missing_topics_are_named() {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test]
+async fn a_client_that_fails_is_replaced_until_it_works() {
+    let (topic, group) = (topic("restart", 1).await, unique("group"));
+    produce(&topic, 1, 0..3).await;
+    // Without a committed offset each client fails.
+    let kafka = kafka(&group, &[("auto.offset.reset", "error")]);
+    let recorder = Recorder::passing();
+    let consumer = Running::start(&kafka, &[route(&topic)], &recorder, settings());
+    // Each client has one assignment and one revocation.
+    consumer.until("a second client", |status| status.rebalances >= 3).await;
+    assert_eq!(recorder.passed.borrow().len(), 0);
+    consumer.stop().await;
+    let consumer = Running::start(&self::kafka(&group, &[]), &[route(&topic)], &recorder, settings());
+    recorder.until("all", |passed| passed.len() == 3).await;
+    consumer.stop().await;
+}
