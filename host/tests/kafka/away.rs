@@ -78,3 +78,25 @@ async fn a_broker_that_is_away_at_start_is_told_once_and_its_return_once() {
     assert!(all[1].contains("is back"), "{}", all[1]);
     door.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_goes_away_is_told_once_and_does_not_hold_the_shutdown() {
+    use pawl::kafka::dev_broker::DevBroker;
+    use pawl::kafka::topics::TopicSpec;
+
+    LazyLock::force(&LINES);
+    let spec = TopicSpec { name: "gone".into(), partitions: 1, replication: None };
+    let dev = DevBroker::start(&[spec]).unwrap();
+    let mut kafka = kafka("gone", &[("reconnect.backoff.max.ms", "200")]);
+    dev.brokers().clone_into(&mut kafka.brokers);
+    let recorder = Recorder::new(|_| Verdict::Hold);
+    let consumer = Running::start(&kafka, &[route("gone")], &recorder, settings());
+    consumer.until("assigned", |status| status.connected && status.assigned.len() == 1).await;
+    assert!(lines_with(&kafka.brokers).is_empty());
+
+    tokio::task::spawn_blocking(move || drop(dev)).await.unwrap();
+    consumer.until("the broker to be missed", |status| !status.connected).await;
+    consumer.stop().await;
+    let away = lines_with(&kafka.brokers);
+    assert_eq!(away.len(), 1, "{away:#?}");
+}
