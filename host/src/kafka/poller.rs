@@ -19,7 +19,7 @@ use super::error::{ConsumerError, KafkaError, advice, creation};
 use super::offsets::Partition;
 use super::rebalance::{Context, commit, names, store};
 use super::record;
-use super::shared::{Buffered, End, Phase, Received, Shared, lock};
+use super::shared::{Buffered, End, Lane, Phase, Received, Shared, lock};
 use super::watchdog::{Fetching, Watchdog};
 
 /// One wait for records; also how late a stored offset, a pause or the end may be when nothing is under way.
@@ -55,12 +55,13 @@ pub(crate) fn run(
         Err(error) => return End::Fatal(creation(error).into()),
     };
     let full = vec![None; shared.lanes.len()];
-    let mut poller = Poller { consumer, group, shared, received, watchdog, pause_after, full };
+    let mut poller = Poller { consumer, group, shared, received, watchdog, pause_after, full, stopped: Vec::new() };
     let end = poller.begin(check_topics).unwrap_or_else(|| poller.poll());
     let Poller { consumer, received, .. } = poller;
     drop(received);
     store(&consumer, shared);
-    if !shared.reporter.is_down() && !consumer.assignment_lost() {
+    let member = lock(&shared.offsets).assigned().next().is_some();
+    if member && !shared.reporter.is_down() && !consumer.assignment_lost() {
         commit(&consumer);
     }
     // Leaves the group; a revocation of what is assigned comes first, with its own commit.
@@ -77,6 +78,8 @@ struct Poller<'a> {
     pause_after: Duration,
     /// Since when each lane is full.
     full: Vec<Option<Instant>>,
+    /// Which lanes' partitions are paused.
+    stopped: Vec<bool>,
 }
 
 impl Poller<'_> {
@@ -214,10 +217,16 @@ impl Poller<'_> {
     /// Brings librdkafka's pauses in line with what is wanted. Polling goes on while partitions are paused: membership is kept.
     fn pause_and_resume(&mut self) {
         let draining = self.shared.is_in(Phase::Drain);
-        let stop = |topic: &str| match self.shared.lane(topic) {
-            Some(lane) => draining || self.full[lane].is_some() || self.shared.lanes[lane].held.load(Ordering::Relaxed),
-            None => true,
+        let stop = |(full, lane): (&Option<Instant>, &Arc<Lane>)| {
+            draining || full.is_some() || lane.held.load(Ordering::Relaxed)
         };
+        let stopped: Vec<bool> = self.full.iter().zip(&self.shared.lanes).map(stop).collect();
+        // This runs for every record.
+        if !self.shared.reassigned.swap(false, Ordering::Relaxed) && stopped == self.stopped {
+            return;
+        }
+        self.stopped = stopped;
+        let stop = |topic: &str| self.shared.lane(topic).is_none_or(|lane| self.stopped[lane]);
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
         {
             let mut paused = lock(&self.shared.paused);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -90,6 +91,7 @@ impl ConsumerContext for Context {
             Rebalance::Revoke(list) if list.count() > 0 => tracing::info!("partitions revoked: {}", names(list)),
             _ => {}
         }
+        self.shared.reassigned.store(true, Ordering::Relaxed);
         self.shared.status.send_modify(|status| status.rebalances += 1);
         self.shared.show();
     }

@@ -110,6 +110,8 @@ pub(crate) struct Shared {
     pub(crate) offsets: Mutex<Offsets>,
     pub(crate) paused: Mutex<HashSet<Partition>>,
     pub(crate) fetching: Mutex<HashMap<Partition, Fetching>>,
+    /// Partitions came or went since the pauses were last looked at.
+    pub(crate) reassigned: AtomicBool,
     phase: AtomicU8,
     pub(crate) status: Arc<watch::Sender<Status>>,
 }
@@ -126,6 +128,7 @@ impl Shared {
             offsets: Mutex::default(),
             paused: Mutex::default(),
             fetching: Mutex::default(),
+            reassigned: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Run as u8),
             status,
         })
