@@ -1,1 +1,24 @@
 //! Kafka: the consumer, the emitter of events, dead letters, topics and the development broker.
+
+pub mod client;
+pub mod consume;
+pub mod consumer;
+pub mod dev_broker;
+pub mod dispatch;
+pub mod emitter;
+pub mod error;
+pub mod produce;
+pub mod topics;
+
+mod offsets;
+mod poller;
+mod rebalance;
+mod record;
+mod report;
+mod shared;
+mod watchdog;
+
+pub use consumer::{Consumer, ConsumerSettings, Status};
+pub use dispatch::{Dispatch, DispatchError, Dispatched};
+pub use emitter::Emitter;
+pub use error::{ConsumerError, KafkaError};

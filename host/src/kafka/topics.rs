@@ -1,0 +1,156 @@
+//! Creates topics and looks for missing ones.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
+
+use super::client;
+use super::error::{KafkaError, advice, creation};
+use super::report::{Reporter, Reporting};
+use crate::config::Kafka;
+
+/// The partitions of a topic whose specification names no number.
+pub const DEFAULT_PARTITIONS: u32 = 4;
+
+/// How long the cluster may take.
+const REQUEST: Duration = Duration::from_secs(15);
+
+/// A topic to create: `NAME[:PARTITIONS]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// How many partitions. Default: [`DEFAULT_PARTITIONS`].
+    pub partitions: u32,
+    /// How many replicas of each. Default: the broker's default.
+    pub replication: Option<u16>,
+}
+
+impl FromStr for TopicSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, partitions) = match text.split_once(':') {
+            None => (text, DEFAULT_PARTITIONS),
+            Some((name, number)) => match number.parse() {
+                Ok(partitions) if (1..=10_000).contains(&partitions) => (name, partitions),
+                _ => {
+                    return Err(format!(
+                        "`{number}` is not a number of partitions (1 to 10000); write NAME[:PARTITIONS]"
+                    ));
+                }
+            },
+        };
+        if name.is_empty() {
+            return Err("the name of the topic is missing; write NAME[:PARTITIONS]".into());
+        }
+        Ok(TopicSpec { name: name.to_owned(), partitions, replication: None })
+    }
+}
+
+/// What became of a topic that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Creation {
+    /// It is new.
+    Created,
+    /// It existed already, maybe with other partitions.
+    Existed,
+}
+
+/// Creates topics. Those that exist are left as they are. The result is in the order of `specs`.
+pub async fn create(kafka: &Kafka, specs: &[TopicSpec]) -> Result<Vec<Creation>, KafkaError> {
+    let reporter = Reporter::new(&kafka.brokers, "admin");
+    let admin: AdminClient<Reporting> =
+        client::admin(kafka).create_with_context(Reporting(Arc::clone(&reporter))).map_err(creation)?;
+    let new = |spec: &TopicSpec| -> (String, i32, i32) {
+        // -1: the broker's default. The number of partitions is at most 10,000 where a user writes it.
+        (spec.name.clone(), i32::try_from(spec.partitions).unwrap_or(i32::MAX), spec.replication.map_or(-1, i32::from))
+    };
+    let wanted: Vec<_> = specs.iter().map(new).collect();
+    let topics = wanted
+        .iter()
+        .map(|(name, partitions, replication)| NewTopic::new(name, *partitions, TopicReplication::Fixed(*replication)));
+    let topics: Vec<_> = topics.collect();
+    let options = AdminOptions::new().operation_timeout(Some(REQUEST)).request_timeout(Some(REQUEST));
+    let answers = admin.create_topics(&topics, &options).await;
+    // Its drop joins a thread.
+    let dropped = tokio::task::spawn_blocking(move || drop(admin));
+    let answers = answers.map_err(|error| unreachable(kafka, &reporter, &error));
+    dropped.await.map_err(|error| KafkaError::Client(error.to_string()))?;
+    answers?
+        .into_iter()
+        .map(|answer| match answer {
+            Ok(_) => Ok(Creation::Created),
+            Err((_, Code::TopicAlreadyExists)) => Ok(Creation::Existed),
+            Err((topic, code @ (Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown))) => {
+                tracing::debug!("topic `{topic}`: {code}");
+                Err(unreachable(kafka, &reporter, &ClientError::AdminOp(code)))
+            }
+            Err((topic, Code::InvalidReplicationFactor)) => {
+                let reason = "the cluster has fewer brokers than replicas asked for".into();
+                Err(KafkaError::Topic { topic, reason })
+            }
+            Err((topic, code)) => Err(KafkaError::Topic { reason: advice(&topic, code), topic }),
+        })
+        .collect()
+}
+
+/// Which of the topics do not exist, in the order given.
+pub async fn missing(kafka: &Kafka, names: &[String]) -> Result<Vec<String>, KafkaError> {
+    let (kafka, names) = (kafka.clone(), names.to_vec());
+    let asked = tokio::task::spawn_blocking(move || {
+        let reporter = Reporter::new(&kafka.brokers, "admin");
+        let client: BaseConsumer<Reporting> =
+            client::reader(&kafka).create_with_context(Reporting(Arc::clone(&reporter))).map_err(creation)?;
+        let mut missing = Vec::new();
+        for name in names {
+            let code = match client.fetch_metadata(Some(&name), REQUEST) {
+                Ok(metadata) => {
+                    let found = metadata.topics().iter().find(|found| found.name() == name);
+                    found.and_then(|found| found.error()).map(Code::from)
+                }
+                Err(ClientError::MetadataFetch(code @ (Code::UnknownTopic | Code::UnknownTopicOrPartition))) => {
+                    Some(code)
+                }
+                Err(error) => {
+                    // Serves the callbacks, which tell why there is no answer.
+                    let _ = client.poll(Duration::ZERO);
+                    return Err(unreachable(&kafka, &reporter, &error));
+                }
+            };
+            match code {
+                None | Some(Code::LeaderNotAvailable) => {}
+                Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => missing.push(name),
+                Some(code) => return Err(KafkaError::Topic { reason: advice(&name, code), topic: name }),
+            }
+        }
+        Ok(missing)
+    });
+    asked.await.map_err(|error| KafkaError::Client(error.to_string()))?
+}
+
+/// The reason of the last connection that failed says more than "timed out".
+pub(crate) fn unreachable(kafka: &Kafka, reporter: &Reporter, error: &ClientError) -> KafkaError {
+    let last = reporter.reason();
+    let reason = if last.is_empty() { error.to_string() } else { last };
+    KafkaError::Unreachable { brokers: kafka.brokers.clone(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_specification_is_a_name_and_maybe_a_number() {
+        let spec = |name: &str, partitions| TopicSpec { name: name.into(), partitions, replication: None };
+        assert_eq!("a".parse(), Ok(spec("a", DEFAULT_PARTITIONS)));
+        assert_eq!("a.b:12".parse(), Ok(spec("a.b", 12)));
+        for wrong in ["", ":3", "a:", "a:0", "a:x", "a:-1", "a:10001"] {
+            assert!(wrong.parse::<TopicSpec>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The Kafka side against a real broker, whose address is in PAWL_TEST_KAFKA.
+
+mod away;
+mod emitter;
+mod fixture;
+mod group;
+mod guarantees;
+mod pressure;
+mod tools;
