@@ -71,7 +71,8 @@ fn target_dir() -> PathBuf {
 /// Builds the `pawl` binary and answers its path.
 fn build_pawl(release: bool) -> anyhow::Result<PathBuf> {
     let mut build = process::cargo();
-    build.args(["build", "--locked", "--package", "pawl", "--bin", "pawl"]).current_dir(root());
+    // The whole workspace's features: what the tests need is built once.
+    build.args(["build", "--locked", "--workspace", "--bin", "pawl"]).current_dir(root());
     if release {
         build.arg("--release");
     }

@@ -1,0 +1,42 @@
+//! Keeps a second process off a store: a lock of the operating system, which ends with the process, on a file beside it.
+
+use crate::OpenError;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+/// Held as long as the store is open.
+#[derive(Debug)]
+pub struct StoreLock {
+    _file: File,
+}
+
+impl StoreLock {
+    /// Takes the lock of the store at `path`, or says who has it.
+    pub fn take(path: &Path) -> Result<Self, OpenError> {
+        let failed = |e: std::io::Error| OpenError::Failed { path: path.to_owned(), reason: e.to_string() };
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(name).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let holder = match holder.trim().parse::<u32>() {
+                    Ok(pid) => format!("process {pid}"),
+                    Err(_) => "another process".to_owned(),
+                };
+                return Err(OpenError::AlreadyOpen { path: path.to_owned(), holder });
+            }
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        // Only for the message above: the lock itself is what counts.
+        let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+        if let Err(e) = noted {
+            tracing::debug!(error = %e, "could not note the process in the lock file");
+        }
+        Ok(StoreLock { _file: file })
+    }
+}
