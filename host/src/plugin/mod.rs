@@ -1,3 +1,29 @@
-//! The plugin engine: components are loaded, swapped and called here.
+//! The plugin engine: components are loaded, checked, swapped and called here.
 
+mod bindings;
+mod cache;
+mod capabilities;
 pub mod contract;
+mod digest;
+mod engine;
+mod error;
+mod fit;
+mod folder;
+mod limits;
+mod output;
+mod registry;
+mod reload;
+mod shape;
+mod ticker;
+mod version;
+mod watcher;
+
+pub use digest::Digest;
+pub use engine::{Engine, EngineSettings};
+pub use error::{EngineError, LoadError, RegistryError};
+pub use registry::{Registry, Status};
+pub use version::{Call, Reply, Version};
+pub use watcher::Watch;
+
+#[cfg(test)]
+mod testing;
