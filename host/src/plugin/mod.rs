@@ -26,4 +26,10 @@ pub use version::{Call, Reply, Version};
 pub use watcher::Watch;
 
 #[cfg(test)]
+mod call_tests;
+#[cfg(test)]
+mod load_tests;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod watch_tests;

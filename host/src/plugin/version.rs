@@ -79,6 +79,11 @@ impl Version {
         self.compiled_in
     }
 
+    #[cfg(test)]
+    pub(super) fn permits(&self) -> usize {
+        self.engine.0.permits.available_permits()
+    }
+
     /// Calls the plugin in a fresh instance. Waits for its turn first; the deadline begins after that.
     pub async fn call(self: &Arc<Self>, call: Call<'_>) -> Reply {
         // Declared first, so dropped last: the instance is gone before another call takes its place.
