@@ -1,3 +1,35 @@
-//! The plugin engine: components are loaded, swapped and called here.
+//! The plugin engine: components are loaded, checked, swapped and called here.
 
+mod bindings;
+mod cache;
+mod capabilities;
 pub mod contract;
+mod digest;
+mod engine;
+mod error;
+mod fit;
+mod folder;
+mod limits;
+mod output;
+mod registry;
+mod reload;
+mod shape;
+mod ticker;
+mod version;
+mod watcher;
+
+pub use digest::Digest;
+pub use engine::{Engine, EngineSettings};
+pub use error::{EngineError, LoadError, RegistryError};
+pub use registry::{Registry, Status};
+pub use version::{Call, Reply, Version};
+pub use watcher::Watch;
+
+#[cfg(test)]
+mod call_tests;
+#[cfg(test)]
+mod load_tests;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod watch_tests;

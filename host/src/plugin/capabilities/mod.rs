@@ -1,0 +1,104 @@
+//! What the host offers to components: one file per capability, all of the same shape, named once in [`ALL`].
+
+mod config;
+mod wasi;
+
+use super::limits::Limiter;
+use super::output::Output;
+use std::collections::{BTreeMap, BTreeSet};
+use wasmtime::component::Linker;
+
+/// Interfaces that a component may import.
+struct Capability {
+    /// Their full names. A component may ask for any compatible version of each.
+    interfaces: &'static [&'static str],
+    /// Puts them into the linker.
+    link: fn(&mut Linker<State>) -> wasmtime::Result<()>,
+}
+
+const ALL: &[Capability] = &[wasi::CAPABILITY, config::CAPABILITY];
+
+/// What one call's capabilities work on.
+pub(super) struct State {
+    pub(super) limiter: Limiter,
+    wasi: wasi::State,
+    config: config::State,
+}
+
+impl State {
+    pub(super) fn new(limiter: Limiter, output: &Output, config: &BTreeMap<String, String>) -> Self {
+        State { limiter, wasi: wasi::State::new(output), config: config::State::new(config) }
+    }
+}
+
+/// Puts all capabilities into the linker.
+pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    ALL.iter().try_for_each(|capability| (capability.link)(linker))
+}
+
+/// Whether the host offers an import of that name.
+pub(super) fn offers(import: &str) -> bool {
+    let mut interfaces = ALL.iter().flat_map(|capability| capability.interfaces);
+    interfaces.any(|offered| satisfies(offered, import))
+}
+
+/// The packages of all that is offered, for people.
+pub(super) fn offered_packages() -> String {
+    let interfaces = ALL.iter().flat_map(|capability| capability.interfaces);
+    let packages: BTreeSet<&str> = interfaces.filter_map(|name| name.split('/').next()).collect();
+    packages.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Whether an interface of the first name serves where one of the second is wanted, by the rules of semantic versions.
+pub(super) fn satisfies(offered: &str, wanted: &str) -> bool {
+    if offered == wanted {
+        return true;
+    }
+    let (Some(offered), Some(wanted)) = (offered.rsplit_once('@'), wanted.rsplit_once('@')) else { return false };
+    let compatible = compatible_part(offered.1);
+    offered.0 == wanted.0 && compatible.is_some() && compatible == compatible_part(wanted.1)
+}
+
+/// What two compatible versions have in common: the major version, or the minor one while that is 0. A pre-release is
+/// compatible with nothing else.
+fn compatible_part(version: &str) -> Option<(u64, u64, u64)> {
+    let mut numbers = version.split('.').map(|number| number.parse::<u64>().ok());
+    let (major, minor, patch) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    match (numbers.next(), major, minor) {
+        (Some(_), _, _) => None,
+        (None, 0, 0) => Some((0, 0, patch)),
+        (None, 0, minor) => Some((0, minor, 0)),
+        (None, major, _) => Some((major, 0, 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_satisfy_by_semantic_versioning() {
+        assert!(satisfies("a:b/c@0.2.12", "a:b/c@0.2.0"));
+        assert!(satisfies("a:b/c@1.2.0", "a:b/c@1.9.3"));
+        assert!(satisfies("a:b/c@0.2.0-rc.1", "a:b/c@0.2.0-rc.1"));
+        for (offered, wanted) in [
+            ("a:b/c@0.2.12", "a:b/c@0.3.0"),
+            ("a:b/c@0.2.12", "a:b/d@0.2.12"),
+            ("a:b/c@0.2.0", "a:b/c@0.2.0-rc.1"),
+            ("a:b/c@0.2.0-rc.1", "a:b/c@0.2.0-rc.2"),
+            ("a:b/c@0.0.1", "a:b/c@0.0.2"),
+            ("a:b/c@0.2.0", "a:b/c"),
+            ("a:b/c@0.2.0", "c"),
+        ] {
+            assert!(!satisfies(offered, wanted), "{offered} {wanted}");
+        }
+    }
+
+    #[test]
+    fn the_packages_are_listed_once() {
+        assert_eq!(
+            offered_packages(),
+            "wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:io, wasi:random, wasi:sockets"
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! What can go wrong before a component is called: in starting the engine, in loading a component, in opening the folder.
+
+use std::path::PathBuf;
+
+/// Why the engine could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// `calls` is out of range.
+    #[error("`calls` of [worker] in pawl.toml is {calls}: it must be between 1 and {most}")]
+    Calls {
+        /// What was asked for.
+        calls: usize,
+        /// The most that is possible.
+        most: usize,
+    },
+    /// The address space for all calls could not be reserved.
+    #[error(
+        "can't reserve memory for {calls} component calls at a time ({reserved} GiB of address space): lower `calls` of \
+         [worker] in pawl.toml, or raise the process's limit of virtual memory (ulimit -v): {cause}"
+    )]
+    Pool {
+        /// The calls that were asked for.
+        calls: usize,
+        /// The address space that they take.
+        reserved: u64,
+        /// What the system says.
+        cause: String,
+    },
+    /// The thread that measures CPU time did not start.
+    #[error("can't start the thread that bounds the time of component calls: {0}")]
+    Ticker(#[source] std::io::Error),
+    /// A capability could not be linked: a fault of this program.
+    #[error("can't offer the interfaces of the capabilities to components (a fault of pawl, please report it): {0}")]
+    Link(String),
+}
+
+/// Why a component is refused. The text goes on after "refused:".
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Nothing in it.
+    #[error("is empty")]
+    Empty,
+    /// A section goes on after the end.
+    #[error("is cut off after {bytes} bytes: half-written?")]
+    Truncated {
+        /// What there is.
+        bytes: usize,
+    },
+    /// No WebAssembly at all.
+    #[error("is not WebAssembly: a component begins with the bytes \"\\0asm\"")]
+    NotWasm,
+    /// WebAssembly of the older kind.
+    #[error("is a core module, not a component: build for wasm32-wasip2 or wrap it with wit-component")]
+    CoreModule,
+    /// Does not validate, or needs more of something than any component gets.
+    #[error("does not compile: {0}")]
+    Invalid(String),
+    /// Exports or imports do not fit; every fault at once.
+    #[error("{}", .0.join("; "))]
+    Unfit(Vec<String>),
+    /// The compiler broke off: a fault of this program or of the system.
+    #[error("the compiler broke off: {0}")]
+    Compiler(String),
+    /// More than any component needs.
+    #[error("is larger than {most}")]
+    TooLarge {
+        /// The bound, for people.
+        most: String,
+    },
+    /// The file can't be read.
+    #[error("can't be read: {0}")]
+    Unreadable(#[source] std::io::Error),
+}
+
+impl LoadError {
+    /// Whether more bytes may make it whole: somebody may still be writing.
+    pub(super) fn is_incomplete(&self) -> bool {
+        matches!(self, LoadError::Empty | LoadError::Truncated { .. })
+    }
+}
+
+/// Why the plugins folder could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Something else has that name.
+    #[error("the plugins folder {} is not a folder: set `dir` of [plugins] in pawl.toml to one", .0.display())]
+    NotAFolder(PathBuf),
+    /// Not allowed to look inside.
+    #[error("can't read the plugins folder {}: {source}; set `dir` of [plugins] in pawl.toml, or its permissions", path.display())]
+    Unreadable {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,56 @@
+//! Whether a compiled component fits the host: it exports the handler, and the host offers what it imports.
+
+use super::bindings::{HANDLER, HANDLER_VERSION, PluginPre, wit};
+use super::capabilities::{self, State, satisfies};
+use super::error::LoadError;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Linker};
+
+/// Answers what calls start from, or every fault at once.
+pub(super) fn check(component: &Component, linker: &Linker<State>) -> Result<PluginPre<State>, LoadError> {
+    let faults: Vec<String> = export_fault(component).into_iter().chain(import_fault(component)).collect();
+    if !faults.is_empty() {
+        return Err(LoadError::Unfit(faults));
+    }
+    let unfit = |e: wasmtime::Error| LoadError::Unfit(vec![format!("{e:#}")]);
+    let pre = linker.instantiate_pre(component).map_err(unfit)?;
+    let handler = format!("{HANDLER}@{HANDLER_VERSION}");
+    let handle = component
+        .get_export_index(None, &handler)
+        .and_then(|instance| component.get_export(Some(&instance), "handle"));
+    let Some((ComponentItem::ComponentFunc(handle), _)) = handle else {
+        return Err(LoadError::Unfit(vec![format!("its {handler} has no function `handle`")]));
+    };
+    handle
+        .typecheck::<(&wit::Message, &wit::Progress), (Result<wit::Outcome, wit::Failure>,)>(&pre.instance_type())
+        .map_err(|e| LoadError::Unfit(vec![format!("`handle` of its {handler} is of another type: {e:#}")]))?;
+    PluginPre::new(pre).map_err(unfit)
+}
+
+fn export_fault(component: &Component) -> Option<String> {
+    let ty = component.component_type();
+    let wanted = format!("{HANDLER}@{HANDLER_VERSION}");
+    let exports: Vec<&str> = ty.exports(component.engine()).map(|(name, _)| name).collect();
+    if exports.iter().any(|name| satisfies(&wanted, name)) {
+        return None;
+    }
+    let spoken = HANDLER_VERSION.rsplit_once('.').map_or(HANDLER_VERSION, |(compatible, _)| compatible);
+    let others: Vec<&str> =
+        exports.iter().copied().filter(|name| name.split('@').next() == Some(HANDLER)).collect();
+    Some(if !others.is_empty() {
+        format!("exports {}; this host speaks {spoken}.x", others.join(" and "))
+    } else if exports.is_empty() {
+        format!("exports nothing: a plugin exports {wanted}")
+    } else {
+        format!("exports {} but not {wanted}", exports.join(", "))
+    })
+}
+
+fn import_fault(component: &Component) -> Option<String> {
+    let ty = component.component_type();
+    let missing: Vec<&str> =
+        ty.imports(component.engine()).map(|(name, _)| name).filter(|name| !capabilities::offers(name)).collect();
+    (!missing.is_empty()).then(|| {
+        format!("imports {}, which this host does not offer (it offers {})", missing.join(", "), capabilities::offered_packages())
+    })
+}

@@ -1,0 +1,149 @@
+//! The plugins folder as it lies on disk: which files count, and whether one has changed.
+
+use super::digest::Digest;
+use super::limits::size;
+use super::error::LoadError;
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+const EXTENSION: &str = "wasm";
+/// Interpreters take 20 MB; this only keeps a stray file from filling the memory.
+const LARGEST: u64 = 512 << 20;
+
+/// A file that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) path: PathBuf,
+    pub(super) stamp: Stamp,
+}
+
+/// What differs when a file was written or replaced; of a symbolic link: what it leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether the file was written or put in place less than `time` ago, or (so the clocks say) in the future.
+    pub(super) fn is_younger_than(&self, time: Duration) -> bool {
+        let (seconds, nanoseconds) = self.modified.max(self.changed);
+        let since = Duration::new(seconds.max(0) as u64, nanoseconds.clamp(0, 999_999_999) as u32);
+        match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + since) {
+            Ok(age) => age < time,
+            Err(_) => true,
+        }
+    }
+}
+
+/// The components by plugin name; `None` when there is no folder.
+pub(super) fn list(dir: &Path) -> io::Result<Option<BTreeMap<String, Found>>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut found = BTreeMap::new();
+    for entry in entries {
+        let path = entry?.path();
+        let Some(name) = plugin_name(&path) else { continue };
+        // Follows links. What leads nowhere or has just gone is not there.
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {
+                found.insert(name.to_owned(), Found { stamp: Stamp::of(&metadata), path });
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(found))
+}
+
+/// Editors' temporary files and backups begin or end with one of a few signs.
+fn plugin_name(path: &Path) -> Option<&str> {
+    let name = path.file_stem()?.to_str()?;
+    let counts = path.extension()? == EXTENSION && !name.starts_with(['.', '~', '#']);
+    counts.then_some(name)
+}
+
+/// What reading a file came to.
+pub(super) enum Content {
+    Whole(Vec<u8>, Digest),
+    /// It was written or replaced meanwhile.
+    Changed,
+    /// It can't be used, whatever is in it.
+    Refused(LoadError),
+}
+
+/// Reads the file of that stamp, whole.
+pub(super) fn read(file: &Found) -> Content {
+    if file.stamp.length > LARGEST {
+        return Content::Refused(LoadError::TooLarge { most: size(LARGEST as usize) });
+    }
+    let read = fs::read(&file.path).and_then(|bytes| Ok((bytes, Stamp::of(&fs::metadata(&file.path)?))));
+    match read {
+        Ok((bytes, stamp)) if stamp == file.stamp && bytes.len() as u64 == stamp.length => {
+            let digest = Digest::of(&bytes);
+            Content::Whole(bytes, digest)
+        }
+        Ok(_) => Content::Changed,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Content::Changed,
+        Err(e) => Content::Refused(LoadError::Unreadable(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temporary_files_and_backups_do_not_count() {
+        let name = |file: &'static str| plugin_name(Path::new(file));
+        assert_eq!(name("plugins/delete-batch.wasm"), Some("delete-batch"));
+        assert_eq!(name("v1.2.wasm"), Some("v1.2"));
+        for other in [".a.wasm", "a.wasm~", "~a.wasm", "#a.wasm#", "#a.wasm", ".a.wasm.swp", "4913", "a.wasm.tmp", ".wasm"] {
+            assert_eq!(name(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn folders_and_links_to_nothing_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("folder.wasm")).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("dangling.wasm")).unwrap();
+        fs::write(dir.path().join("file.wasm"), "x").unwrap();
+        let found = list(dir.path()).unwrap().unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["file"]);
+        assert!(list(&dir.path().join("missing")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_file_that_changed_since_it_was_listed_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.wasm");
+        fs::write(&path, "x").unwrap();
+        let found = list(dir.path()).unwrap().unwrap().remove("a").unwrap();
+        assert!(matches!(read(&found), Content::Whole(bytes, _) if bytes == b"x"));
+        fs::write(&path, "xy").unwrap();
+        assert!(matches!(read(&found), Content::Changed));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(read(&found), Content::Changed));
+    }
+}

@@ -1,0 +1,264 @@
+//! What a plugin writes to stdout and stderr, as log lines that carry the workflow's id.
+
+use super::limits::size;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use tokio::io::AsyncWrite;
+use tokio_util::bytes::Bytes;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+/// A longer line becomes several.
+const LONGEST_LINE: usize = 8 * 1024;
+/// What a plugin may write at a time.
+const PERMIT: usize = 64 * 1024;
+
+/// The two streams of one call. What is left of a last line is logged when the call has ended and all handles are gone.
+#[derive(Clone)]
+pub(super) struct Output(Arc<Mutex<Lines>>);
+
+/// Where a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// What the lines carry.
+pub(super) struct Source {
+    pub(super) workflow: String,
+    pub(super) plugin: Arc<str>,
+    pub(super) step: u64,
+}
+
+struct Lines {
+    source: Source,
+    limit: usize,
+    left: usize,
+    cut: bool,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Output {
+    /// `limit`: bytes of both streams together; the rest is cut off.
+    pub(super) fn new(source: Source, limit: usize) -> Self {
+        let lines = Lines { source, limit, left: limit, cut: false, stdout: Vec::new(), stderr: Vec::new() };
+        Output(Arc::new(Mutex::new(lines)))
+    }
+
+    /// A handle that writes to one of the streams.
+    pub(super) fn stream(&self, stream: Stream) -> Writer {
+        Writer { output: self.clone(), stream }
+    }
+}
+
+/// A plugin's handle of one stream.
+#[derive(Clone)]
+pub(super) struct Writer {
+    output: Output,
+    stream: Stream,
+}
+
+impl Writer {
+    fn append(&self, bytes: &[u8]) {
+        self.output.0.lock().unwrap_or_else(PoisonError::into_inner).append(self.stream, bytes);
+    }
+}
+
+impl Lines {
+    fn append(&mut self, stream: Stream, bytes: &[u8]) {
+        let (kept, excess) = bytes.split_at(bytes.len().min(self.left));
+        self.left -= kept.len();
+        let mut pending = std::mem::take(self.pending(stream));
+        for piece in kept.split_inclusive(|byte| *byte == b'\n') {
+            pending.extend_from_slice(piece);
+            while pending.len() > LONGEST_LINE && !(pending.len() == LONGEST_LINE + 1 && pending.ends_with(b"\n")) {
+                let rest = pending.split_off(boundary(&pending, LONGEST_LINE));
+                self.log(stream, &pending);
+                pending = rest;
+            }
+            if pending.ends_with(b"\n") {
+                pending.pop();
+                self.log(stream, &pending);
+                pending.clear();
+            }
+        }
+        *self.pending(stream) = pending;
+        if !excess.is_empty() && !self.cut {
+            self.cut = true;
+            self.flush();
+            let text = format!(
+                "[cut off after {}: raise `limits.log` of the route in pawl.toml to see the rest]",
+                size(self.limit)
+            );
+            self.log(stream, text.as_bytes());
+        }
+    }
+
+    fn pending(&mut self, stream: Stream) -> &mut Vec<u8> {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    fn flush(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let line = std::mem::take(self.pending(stream));
+            if !line.is_empty() {
+                self.log(stream, &line);
+            }
+        }
+    }
+
+    fn log(&self, stream: Stream, line: &[u8]) {
+        let Source { workflow, plugin, step } = &self.source;
+        let (plugin, line) = (plugin.as_ref(), printable(line));
+        match stream {
+            Stream::Stdout => {
+                tracing::info!(target: "pawl::plugin", workflow, plugin, step, stream = "stdout", "{line}");
+            }
+            Stream::Stderr => {
+                tracing::warn!(target: "pawl::plugin", workflow, plugin, step, stream = "stderr", "{line}");
+            }
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Where to split so that no character is torn apart: at most `at`, unless the bytes are no UTF-8 anyway.
+fn boundary(bytes: &[u8], at: usize) -> usize {
+    (at - 3..=at).rev().find(|&at| bytes[at] & 0xc0 != 0x80).unwrap_or(at)
+}
+
+/// The text of a line without what could forge another line or drive a terminal.
+fn printable(line: &[u8]) -> String {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut text = String::with_capacity(line.len());
+    for c in String::from_utf8_lossy(line).chars() {
+        if c.is_control() && c != '\t' { text.extend(c.escape_default()) } else { text.push(c) }
+    }
+    text
+}
+
+impl IsTerminal for Writer {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Writer {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for Writer {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Writer {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.append(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(PERMIT)
+    }
+}
+
+impl AsyncWrite for Writer {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.append(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::testing::Logs;
+
+    fn output(limit: usize) -> Output {
+        Output::new(Source { workflow: "records/7".to_owned(), plugin: "p".into(), step: 3 }, limit)
+    }
+
+    fn messages(limit: usize, writes: &[(Stream, &[u8])]) -> Vec<String> {
+        let logs = Logs::capture();
+        let output = output(limit);
+        writes.iter().for_each(|(stream, bytes)| output.stream(*stream).append(bytes));
+        drop(output);
+        logs.messages("pawl::plugin")
+    }
+
+    #[test]
+    fn lines_are_put_together_per_stream_and_the_last_one_is_not_lost() {
+        use Stream::{Stderr, Stdout};
+        let writes: &[(Stream, &[u8])] =
+            &[(Stdout, b"one\ntw"), (Stderr, b"oops"), (Stdout, b"o\r\n\n"), (Stdout, b"three")];
+        assert_eq!(messages(1000, writes), ["one", "two", "", "three", "oops"]);
+    }
+
+    #[test]
+    fn lines_carry_workflow_plugin_step_and_stream() {
+        let logs = Logs::capture();
+        output(100).stream(Stream::Stderr).append(b"oops\n");
+        let line = logs.lines().into_iter().find(|line| line["target"] == "pawl::plugin").unwrap();
+        assert_eq!(line["level"], "WARN");
+        let fields = &line["fields"];
+        assert_eq!(
+            (&fields["workflow"], &fields["plugin"], &fields["step"], &fields["stream"], &fields["message"]),
+            (&"records/7".into(), &"p".into(), &3.into(), &"stderr".into(), &"oops".into())
+        );
+    }
+
+    #[test]
+    fn what_exceeds_the_limit_is_cut_with_one_marker() {
+        let marker = "[cut off after 5 B: raise `limits.log` of the route in pawl.toml to see the rest]";
+        let writes: &[(Stream, &[u8])] = &[(Stream::Stdout, b"abc\ndefg\n"), (Stream::Stdout, b"more\n")];
+        assert_eq!(messages(5, writes), ["abc", "d", marker]);
+    }
+
+    #[test]
+    fn nothing_forges_a_line_or_drives_a_terminal() {
+        let bytes: &[u8] = b"\x1b[2J\tcr\rlf\xff\n";
+        assert_eq!(messages(100, &[(Stream::Stdout, bytes)]), ["\\u{1b}[2J\tcr\\rlf\u{fffd}"]);
+    }
+
+    #[test]
+    fn long_lines_are_split_between_characters() {
+        let line = "é".repeat(LONGEST_LINE);
+        let exact = "x".repeat(LONGEST_LINE);
+        let text = format!("a{line}\n{exact}\n");
+        let lines = messages(usize::MAX, &[(Stream::Stdout, text.as_bytes())]);
+        let lengths: Vec<_> = lines.iter().map(String::len).collect();
+        assert_eq!(lengths, [LONGEST_LINE - 1, LONGEST_LINE, 2, LONGEST_LINE]);
+        assert_eq!(lines[..3].concat(), format!("a{line}"));
+    }
+}

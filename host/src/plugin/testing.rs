@@ -1,0 +1,113 @@
+//! What the tests of this folder share: test components, engines, messages and the lines that are logged.
+
+use super::contract::{Bytes, Message, Progress};
+use super::{Call, Engine, EngineSettings, Reply, Version};
+use crate::config::Limits;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tempfile::TempDir;
+use tracing::subscriber::DefaultGuard;
+
+/// The log lines of this thread, from `capture` until the end.
+pub struct Logs {
+    buffer: Arc<Mutex<Vec<u8>>>,
+    _guard: DefaultGuard,
+}
+
+impl Logs {
+    pub fn capture() -> Self {
+        let buffer = Arc::new(Mutex::new(Vec::new()));
+        let writer = buffer.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_max_level(tracing::Level::INFO)
+            .with_writer(move || Writer(writer.clone()))
+            .finish();
+        Logs { buffer, _guard: tracing::subscriber::set_default(subscriber) }
+    }
+
+    fn buffer(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.buffer.lock().unwrap()
+    }
+
+    pub fn lines(&self) -> Vec<Value> {
+        let text = String::from_utf8(self.buffer().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub fn messages(&self, target: &str) -> Vec<String> {
+        let lines = self.lines().into_iter().filter(|line| line["target"] == target);
+        lines.map(|line| line["fields"]["message"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+struct Writer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A component that `cargo xtask` built, for example `fixtures/scripted`.
+pub fn component(name: &str) -> Vec<u8> {
+    let Some(dir) = std::env::var_os("PAWL_TEST_PLUGINS") else {
+        panic!("PAWL_TEST_PLUGINS is not set: run cargo xtask test");
+    };
+    let path = PathBuf::from(dir).join(format!("{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}: run cargo xtask test", path.display()))
+}
+
+/// An engine with a cache of its own.
+pub fn engine(calls: usize) -> (Engine, TempDir) {
+    let cache = tempfile::tempdir().unwrap();
+    (engine_with_cache(calls, cache.path()), cache)
+}
+
+pub fn engine_with_cache(calls: usize, cache: &std::path::Path) -> Engine {
+    Engine::new(EngineSettings { calls, cache: cache.to_owned() }).unwrap()
+}
+
+/// Bounds that no test meets by accident.
+pub fn limits() -> Limits {
+    Limits { time: Duration::from_secs(300), memory: 64 << 20, output: 1 << 20, log: 64 << 10 }
+}
+
+pub fn message(value: &str) -> Message {
+    Message {
+        topic: "topic".to_owned(),
+        partition: 3,
+        offset: 7,
+        timestamp: Some(1),
+        key: None,
+        value: Some(Bytes(value.as_bytes().to_vec())),
+        headers: Vec::new(),
+    }
+}
+
+pub fn progress(step: u64, state: Option<&str>) -> Progress {
+    Progress {
+        workflow_id: "records/7".to_owned(),
+        step,
+        attempt: 0,
+        step_key: format!("records/7:{step}"),
+        state: state.map(|state| Bytes(state.as_bytes().to_vec())),
+        signal: None,
+    }
+}
+
+/// Step 0 of a script of one entry.
+pub async fn run(version: &Arc<Version>, op: &str, limits: &Limits) -> Reply {
+    let message = message(&format!(r#"{{"script":[{op}]}}"#));
+    let config = BTreeMap::new();
+    version.call(Call { progress: progress(0, None), message: &message, config: &config, limits }).await
+}

@@ -1,0 +1,195 @@
+//! One loaded version of a plugin, and the calls of it.
+
+use super::bindings::{PluginPre, wit};
+use super::capabilities::State;
+use super::contract::{Failure, Message, Outcome, Progress};
+use super::digest::Digest;
+use super::engine::Engine;
+use super::limits::{self, Breach, Limiter};
+use super::output::{Output, Source};
+use super::ticker::TICK;
+use crate::config::Limits;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
+
+/// A component that was compiled and fits the contract.
+pub struct Version {
+    name: Arc<str>,
+    digest: Digest,
+    size: usize,
+    compiled_in: Option<Duration>,
+    pre: PluginPre<State>,
+    engine: Engine,
+}
+
+/// What one call is given.
+pub struct Call<'a> {
+    /// Where the workflow stands.
+    pub progress: Progress,
+    /// The record that the workflow is about.
+    pub message: &'a Message,
+    /// What the plugin reads through `wasi:config/store`.
+    pub config: &'a BTreeMap<String, String>,
+    /// The bounds of the call.
+    pub limits: &'a Limits,
+}
+
+/// What came of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// What the plugin answered. A trap, a timeout and a breached limit are transient failures.
+    pub result: Result<Outcome, Failure>,
+    /// How long it ran, without the wait for its turn.
+    pub ran: Duration,
+}
+
+impl Version {
+    pub(super) fn new(
+        name: Arc<str>,
+        digest: Digest,
+        size: usize,
+        compiled_in: Option<Duration>,
+        pre: PluginPre<State>,
+        engine: Engine,
+    ) -> Self {
+        Version { name, digest, size, compiled_in, pre, engine }
+    }
+
+    /// The plugin's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The sha256 of the component.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The component's size in bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// How long the compiler took; absent when the compiled form was in the cache.
+    pub fn compiled_in(&self) -> Option<Duration> {
+        self.compiled_in
+    }
+
+    #[cfg(test)]
+    pub(super) fn permits(&self) -> usize {
+        self.engine.0.permits.available_permits()
+    }
+
+    /// Calls the plugin in a fresh instance. Waits for its turn first; the deadline begins after that.
+    pub async fn call(self: &Arc<Self>, call: Call<'_>) -> Reply {
+        // Declared first, so dropped last: the instance is gone before another call takes its place.
+        let permit = self.engine.0.permits.acquire().await;
+        let begun = Instant::now();
+        let result = match permit {
+            Ok(_) => self.run(call).await,
+            Err(_closed) => Err(Fault::Other("the engine is shutting down".to_owned())),
+        };
+        let result = match result {
+            Ok(result) => result.map(Outcome::from).map_err(Failure::from),
+            Err(fault) => {
+                let reason = format!("plugin {} (version {}) {fault}", self.name, self.digest.short());
+                Err(Failure::Transient { reason, after_ms: None })
+            }
+        };
+        Reply { result, ran: begun.elapsed() }
+    }
+
+    /// The store lives only here: whatever becomes of the call, nothing of it is used again.
+    async fn run(&self, call: Call<'_>) -> Result<Result<wit::Outcome, wit::Failure>, Fault> {
+        let Call { progress, message, config, limits } = call;
+        let source =
+            Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
+        let output = Output::new(source, limits.log);
+        let mut store = Store::new(&self.engine.0.engine, State::new(Limiter::new(limits), &output, config));
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(limits::lift_fuel(limits));
+        bound_cpu_time(&mut store, limits.time);
+        let (message, progress) = (wit::Message::from(message), wit::Progress::from(progress));
+        let called = async {
+            let plugin = self.pre.instantiate_async(&mut store).await?;
+            plugin.pawl_worker_handler().call_handle(&mut store, &message, &progress).await
+        };
+        // Epochs do not interrupt a plugin that waits in a call of the host's.
+        match tokio::time::timeout(limits.time, called).await {
+            Ok(Ok(result)) => limits::check_output(&result, limits).map(|()| result).map_err(Fault::Breach),
+            Ok(Err(error)) => Err(Fault::new(&error, &store.data().limiter, limits)),
+            Err(_elapsed) => Err(Fault::Breach(Breach::Time { limit: limits.time })),
+        }
+    }
+}
+
+/// At each tick a plugin that computes makes room for others; after too many it is stopped.
+fn bound_cpu_time(store: &mut Store<State>, limit: Duration) {
+    let most = limit.as_nanos().div_ceil(TICK.as_nanos());
+    let mut ticks = 0;
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| {
+        ticks += 1;
+        if ticks > most {
+            return Err(Breach::Time { limit }.into());
+        }
+        // Tokio's own yield lets its timers and sockets run, which waking oneself at once does not.
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    });
+}
+
+/// Why a call has no answer.
+#[derive(Debug)]
+enum Fault {
+    Breach(Breach),
+    Trap(Trap),
+    Exit(i32),
+    Other(String),
+}
+
+impl Fault {
+    fn new(error: &wasmtime::Error, limiter: &Limiter, limits: &Limits) -> Self {
+        if let Some(breach) = error.downcast_ref::<Breach>() {
+            return Fault::Breach(breach.clone());
+        }
+        let fault = if let Some(trap) = error.downcast_ref::<Trap>() {
+            Fault::Trap(*trap)
+        } else if let Some(exit) = error.downcast_ref::<I32Exit>() {
+            Fault::Exit(exit.0)
+        } else if error.root_cause().to_string() == LIFT_FUEL_EXHAUSTED {
+            Fault::Breach(Breach::FarTooMuchOutput { limit: limits.output })
+        } else {
+            Fault::Other(format!("failed: {error:#}"))
+        };
+        // A plugin that was refused memory ends in its own way, most often a trap that says nothing of it.
+        if limiter.refused() {
+            return Fault::Breach(Breach::Memory { limit: limits.memory, cause: format!("it {fault}") });
+        }
+        fault
+    }
+}
+
+/// The error's type is private to wasmtime; a test sees that the words are still these.
+const LIFT_FUEL_EXHAUSTED: &str = "too much data is being copied between the host and the guest: fuel allocated for hostcalls \
+                                   has been exhausted";
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Breach(breach) => write!(f, "{breach}"),
+            Fault::Trap(trap) => write!(f, "trapped: {trap}"),
+            Fault::Exit(status) => write!(f, "ended itself with exit status {status} instead of returning"),
+            Fault::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Version").field("name", &self.name).field("digest", &self.digest).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,233 @@
+//! Watches the plugins folder: tells when to look at it, by the system's events and, where those fail, every few seconds.
+
+use super::engine::Engine;
+use super::error::RegistryError;
+use super::folder;
+use super::registry::Registry;
+use super::reload::{Listing, Reloader};
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Not every file system sends events, nor does what a link leads to.
+const RESCAN: Duration = Duration::from_secs(5);
+/// Events come in bursts.
+const BURST: Duration = Duration::from_millis(20);
+
+/// Keeps the registry up to date until it is shut down or dropped.
+pub struct Watch {
+    stop: CancellationToken,
+    looks: mpsc::Sender<oneshot::Sender<()>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Stops watching; a component that is being compiled is compiled first.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take()
+            && let Err(e) = task.await
+        {
+            tracing::error!(target: "pawl::registry", "watching the plugins folder broke off: {e}");
+        }
+    }
+
+    /// Looks at the folder now, without waiting for files to stand still, and answers when all that lies there has been considered.
+    pub async fn look(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.looks.send(answer).await.is_ok() {
+            let _ = answered.await;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// Loads what is there and goes on watching.
+pub(super) async fn start(engine: Engine, dir: PathBuf, registry: Registry) -> Result<Watch, RegistryError> {
+    let unreadable = |source| RegistryError::Unreadable { path: dir.clone(), source };
+    match tokio::fs::metadata(&dir).await {
+        Ok(metadata) if !metadata.is_dir() => return Err(RegistryError::NotAFolder(dir)),
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(unreadable(e)),
+    }
+    let eyes = Eyes::open(std::path::absolute(&dir).map_err(unreadable)?);
+    let (eyes, listing) = eyes.look(dir.clone()).await.map_err(|e| unreadable(std::io::Error::other(e)))?;
+    let listing = listing.map_err(unreadable)?;
+    let mut reloader = Reloader::new(engine, dir.clone(), registry);
+    let next = reloader.look(Ok(listing), false).await;
+
+    let stop = CancellationToken::new();
+    // One at a time: who asks waits for the answer.
+    let (looks, asked) = mpsc::channel(1);
+    let task = tokio::spawn(watch(eyes, dir, reloader, next, stop.clone(), asked));
+    Ok(Watch { stop, looks, task: Some(task) })
+}
+
+async fn watch(
+    mut eyes: Eyes,
+    dir: PathBuf,
+    mut reloader: Reloader,
+    mut next: Option<Instant>,
+    stop: CancellationToken,
+    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
+) {
+    loop {
+        let rescan = Instant::now() + RESCAN;
+        let mut answer = None;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            Some(asked) = asked.recv() => answer = Some(asked),
+            () = eyes.changed.notified() => {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(BURST) => {}
+                }
+            }
+            () = tokio::time::sleep_until(next.map_or(rescan, |next| next.min(rescan))) => {}
+        }
+        let listing;
+        (eyes, listing) = match eyes.look(dir.clone()).await {
+            Ok(looked) => looked,
+            Err(e) => {
+                tracing::error!(target: "pawl::registry", "looking at the plugins folder {} broke off: {e}", dir.display());
+                return;
+            }
+        };
+        next = reloader.look(listing, answer.is_some()).await;
+        if let Some(answer) = answer {
+            let _ = answer.send(());
+        }
+    }
+}
+
+/// What the system is asked to tell: changes of the folder, and of the folder above it, which holds its name.
+struct Eyes {
+    /// Absolute, links not resolved.
+    dir: PathBuf,
+    changed: Arc<Notify>,
+    /// Absent when the system has none to give.
+    watcher: Option<RecommendedWatcher>,
+    watched: Vec<Target>,
+    complained: bool,
+}
+
+/// A folder as it was when it was watched: another one may have its name now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Eyes {
+    fn open(dir: PathBuf) -> Self {
+        let changed = Arc::new(Notify::new());
+        let (notify, of) = (changed.clone(), dir.clone());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.as_ref().map_or(true, |event| concerns(event, &of)) {
+                notify.notify_one();
+            }
+        });
+        let mut eyes = Eyes { dir, changed, watcher: None, watched: Vec::new(), complained: false };
+        match watcher {
+            Ok(watcher) => eyes.watcher = Some(watcher),
+            Err(e) => eyes.complain(&e),
+        }
+        eyes
+    }
+
+    /// Off the async threads.
+    async fn look(mut self, dir: PathBuf) -> Result<(Eyes, Listing), tokio::task::JoinError> {
+        tokio::task::spawn_blocking(move || {
+            // Before the folder is listed: what changes after that is told.
+            self.aim();
+            (self, folder::list(&dir))
+        })
+        .await
+    }
+
+    /// Watches what there is now to watch. A folder that came between looking and watching would be missed, so look again.
+    fn aim(&mut self) {
+        if self.watcher.is_none() {
+            return;
+        }
+        for _ in 0..8 {
+            let wanted = targets(&self.dir);
+            if wanted == self.watched {
+                return;
+            }
+            self.watch(wanted);
+        }
+    }
+
+    fn watch(&mut self, wanted: Vec<Target>) {
+        let Some(watcher) = &mut self.watcher else { return };
+        for old in self.watched.iter().filter(|old| !wanted.contains(old)) {
+            // It may have gone, and its watch with it.
+            let _ = watcher.unwatch(&old.path);
+        }
+        let mut failed = None;
+        for new in wanted.iter().filter(|new| !self.watched.contains(new)) {
+            if let Err(e) = watcher.watch(&new.path, RecursiveMode::NonRecursive) {
+                failed = Some(e);
+            }
+        }
+        // What failed is not tried again before it changes: the rescan serves meanwhile.
+        self.watched = wanted;
+        if let Some(e) = failed {
+            self.complain(&e);
+        }
+    }
+
+    fn complain(&mut self, e: &notify::Error) {
+        if !std::mem::replace(&mut self.complained, true) {
+            tracing::warn!(
+                target: "pawl::registry",
+                "can't watch {}: {e}; looking every {} s instead (raise fs.inotify.max_user_watches and max_user_instances?)",
+                self.dir.display(),
+                RESCAN.as_secs()
+            );
+        }
+    }
+}
+
+/// The folder, if it is there, and the nearest folder above it.
+fn targets(dir: &Path) -> Vec<Target> {
+    let target = |path: &Path| {
+        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
+        Some(Target { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+    };
+    let above = dir.ancestors().skip(1).find_map(target);
+    target(dir).into_iter().chain(above).collect()
+}
+
+/// Whether an event is about the folder, what lies in it or a folder that leads to it. Reading is not an event: we read ourselves.
+fn concerns(event: &Event, dir: &Path) -> bool {
+    if event.need_rescan() {
+        return true;
+    }
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
+        EventKind::Access(_) => return false,
+        _ => {}
+    }
+    event.paths.iter().any(|path| path.starts_with(dir) || dir.starts_with(path))
+}
