@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use super::client;
 use super::error::{KafkaError, advice, creation};
 use super::report::{Reporter, Reporting};
-use crate::config::Kafka;
+use crate::config::{Kafka, Route};
 
 /// The partitions of a topic whose specification names no number.
 pub const DEFAULT_PARTITIONS: u32 = 4;
@@ -50,6 +50,20 @@ impl FromStr for TopicSpec {
         }
         Ok(TopicSpec { name: name.to_owned(), partitions, replication: None })
     }
+}
+
+/// The topics that the routes read and write, with [`DEFAULT_PARTITIONS`] each.
+pub fn of_routes(routes: &[Route]) -> Vec<TopicSpec> {
+    let mut names: Vec<&str> = Vec::new();
+    for route in routes {
+        for name in [Some(&route.topic), route.completions.as_ref(), Some(&route.dead_letters)].into_iter().flatten() {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+    }
+    let spec = |name: &str| TopicSpec { name: name.to_owned(), partitions: DEFAULT_PARTITIONS, replication: None };
+    names.into_iter().map(spec).collect()
 }
 
 /// What became of a topic that was asked for.

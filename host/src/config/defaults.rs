@@ -1,0 +1,61 @@
+//! Every default, once: for the reader, for the sample and for runs without a file.
+
+use super::types::{IdSource, Limits, Plugins, Retry, Route, Store, Worker};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// The consumer group.
+pub const GROUP: &str = "pawl";
+/// The group of workers on a Resonate server.
+pub const RESONATE_GROUP: &str = "default";
+const STORE_FILE: &str = "pawl.db";
+const PLUGINS_DIR: &str = "plugins";
+const CACHE_DIR: &str = ".pawl-cache";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+pub fn store(base: &Path) -> Store {
+    Store { path: base.join(STORE_FILE), retention: 7 * DAY }
+}
+
+pub fn plugins(base: &Path) -> Plugins {
+    plugins_at(&base.join(PLUGINS_DIR))
+}
+
+/// The cache stands beside the folder, not in it: what is in the folder is watched.
+pub fn plugins_at(dir: &Path) -> Plugins {
+    Plugins { dir: dir.to_owned(), cache: dir.parent().unwrap_or(Path::new("")).join(CACHE_DIR) }
+}
+
+pub fn worker() -> Worker {
+    Worker { max_in_flight: 256, calls: 64, lease: Duration::from_secs(15), drain: Duration::from_secs(30) }
+}
+
+pub fn retry() -> Retry {
+    Retry { attempts: 10, first: Duration::from_secs(1), max: Duration::from_secs(300), factor: 2.0 }
+}
+
+pub fn limits() -> Limits {
+    Limits { time: Duration::from_secs(10), memory: 64 << 20, output: 1 << 20, log: 64 << 10 }
+}
+
+/// A route of which only these are known.
+pub fn route(name: String, topic: String, plugin: String) -> Route {
+    Route {
+        name,
+        plugin,
+        completions: None,
+        default_completion: true,
+        dead_letters: dead_letters(&topic),
+        id: IdSource::Value,
+        deadline: 30 * DAY,
+        retry: retry(),
+        limits: limits(),
+        config: BTreeMap::new(),
+        topic,
+    }
+}
+
+pub fn dead_letters(topic: &str) -> String {
+    format!("{topic}.dlq")
+}

@@ -1,0 +1,118 @@
+//! A commented configuration file with every key and its default.
+
+use super::defaults;
+use super::types::{Limits, Retry, Worker};
+use humantime::format_duration as time;
+use std::path::Path;
+
+/// The sample. What is commented out is the default.
+pub fn sample() -> String {
+    let base = Path::new("");
+    let (store, plugins) = (defaults::store(base), defaults::plugins(base));
+    let Worker { max_in_flight, calls, lease, drain } = defaults::worker();
+    let route = defaults::route("records".into(), "records_to_be_deleted".into(), "delete-batch".into());
+    let Retry { attempts, first, max, factor } = route.retry;
+    let Limits { time: call, memory, output, log } = route.limits;
+    let size = |bytes: usize| bytesize::ByteSize(bytes as u64).display().iec().to_string().replace(".0 ", "").replace(' ', "");
+    format!(
+        r#"# Durations are written like "500ms", "15s", "5m", "7d"; sizes like "64MiB".
+# ${{NAME}} in a value is taken from the environment; a $ that means itself is written $$.
+
+[kafka]
+brokers = "localhost:9092"
+# group = "{group}"                        # the consumer group
+
+# [kafka.properties]                      # any librdkafka property
+# "security.protocol" = "SASL_SSL"
+# "sasl.mechanism" = "SCRAM-SHA-512"
+# "sasl.username" = "pawl"
+# "sasl.password" = "${{KAFKA_PASSWORD}}"
+
+# [resonate]                              # absent: the embedded store
+# url = "http://localhost:8001"
+# group = "{resonate_group}"                     # workers of a group share the work
+# token = "${{RESONATE_TOKEN}}"
+
+# [store]                                 # the embedded store
+# path = "{store}"                      # relative to this file
+# retention = "{retention}"                 # settled workflows are removed after this time
+
+# [plugins]
+# dir = "{plugins}"                         # watched; plugins/NAME.wasm is the plugin NAME
+# cache = "{cache}"                   # compiled components
+
+# [worker]
+# max-in-flight = {max_in_flight}                     # executions at a time; sleeping workflows do not count
+# calls = {calls}                              # component calls at a time
+# lease = "{lease}"                           # without a sign of life for so long, another worker takes over
+# drain = "{drain}"                           # how long shutdown waits for steps under way
+
+[[route]]
+topic = "{topic}"
+plugin = "{plugin}"                 # plugins/{plugin}.wasm
+completions = "records_that_were_deleted"
+# name = "{topic}"          # in workflow ids and logs; the topic unless said otherwise
+# dead-letters = "{dead_letters}"
+# default-completion = {default_completion}               # done without events emits [id, offset] to the completions topic
+# id = "value"                            # value | pointer:/a/b | key | header:NAME | offset
+# order = "none"
+# deadline = "{deadline}"
+# retry = {{ attempts = {attempts}, first = "{first}", max = "{max}", factor = {factor:?} }}
+# limits = {{ time = "{call}", memory = "{memory}", output = "{output}", log = "{log}" }}
+config = {{ batch = "100", delay-ms = "5000" }}   # what the plugin reads through wasi:config/store
+"#,
+        group = defaults::GROUP,
+        resonate_group = defaults::RESONATE_GROUP,
+        store = store.path.display(),
+        retention = time(store.retention),
+        plugins = plugins.dir.display(),
+        cache = plugins.cache.display(),
+        lease = time(lease),
+        drain = time(drain),
+        topic = route.topic,
+        plugin = route.plugin,
+        dead_letters = route.dead_letters,
+        default_completion = route.default_completion,
+        deadline = time(route.deadline),
+        first = time(first),
+        max = time(max),
+        call = time(call),
+        memory = size(memory),
+        output = size(output),
+        log = size(log),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, parse};
+    use super::sample;
+    use std::path::Path;
+
+    fn read(text: &str) -> Config {
+        parse(text, "pawl.toml", Path::new("/base"), |_| Some("x".to_owned())).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// The sample with every line in force that is commented out and begins with a key or a table.
+    fn in_force() -> String {
+        let force = |line: &str| match line.strip_prefix("# ") {
+            Some(rest) if rest.starts_with(['[', '"']) || rest.contains(" = ") => rest.to_owned(),
+            _ => line.to_owned(),
+        };
+        sample().lines().map(force).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_sample_is_a_configuration_that_runs() {
+        read(&sample()).check_runnable().unwrap();
+    }
+
+    #[test]
+    fn what_is_commented_out_is_the_default() {
+        let (mut with, without) = (read(&in_force()), read(&sample()));
+        assert!(with.resonate.take().is_some());
+        let kafka = with.kafka.as_mut().unwrap();
+        assert_eq!(std::mem::take(&mut kafka.properties).0.len(), 4);
+        assert_eq!(with, without);
+    }
+}
