@@ -30,12 +30,24 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// What the writer is asked to do.
 pub enum Job {
-    Request { operation: Box<Operation>, reply: oneshot::Sender<Reply> },
+    Request {
+        operation: Box<Operation>,
+        reply: oneshot::Sender<Reply>,
+    },
     /// Read more pending tasks of an address from the database.
-    Refill { address: String, reply: oneshot::Sender<()> },
+    Refill {
+        address: String,
+        reply: oneshot::Sender<()>,
+    },
     /// A worker in this process.
-    Register { pid: String, reply: oneshot::Sender<()> },
-    LimitPages { pages: u32, reply: oneshot::Sender<()> },
+    Register {
+        pid: String,
+        reply: oneshot::Sender<()>,
+    },
+    LimitPages {
+        pages: u32,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// The store is closed.

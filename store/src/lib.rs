@@ -96,7 +96,9 @@ impl Store {
     /// Writes what is queued, closes the file and gives it free. Later requests are answered with status 503.
     pub async fn close(self) -> Result<(), CloseError> {
         let engine = self.engine.clone();
-        tokio::task::spawn_blocking(move || engine.close()).await.map_err(|e| CloseError::Failed { reason: e.to_string() })?
+        tokio::task::spawn_blocking(move || engine.close())
+            .await
+            .map_err(|e| CloseError::Failed { reason: e.to_string() })?
     }
 
     /// How many transactions were committed since the store was opened.

@@ -204,7 +204,9 @@ impl Reply {
     pub fn into_text(self, kind: &str, corr_id: &str) -> String {
         let (kind, corr_id) = (Value::from(kind), Value::from(corr_id));
         let Reply { status, data } = self;
-        format!(r#"{{"kind":{kind},"head":{{"corrId":{corr_id},"status":{status},"version":"{VERSION}"}},"data":{data}}}"#)
+        format!(
+            r#"{{"kind":{kind},"head":{{"corrId":{corr_id},"status":{status},"version":"{VERSION}"}},"data":{data}}}"#
+        )
     }
 }
 
@@ -278,7 +280,9 @@ fn read<T: DeserializeOwned>(data: Value) -> Result<T, Fault> {
 
 fn search(of: SearchOf, data: SearchData) -> Result<Search, Fault> {
     let cursor = match data.cursor {
-        Some(cursor) => Some(cursor.parse().map_err(|_| (400, format!("`cursor` is `{cursor}`, which no search gave")))?),
+        Some(cursor) => {
+            Some(cursor.parse().map_err(|_| (400, format!("`cursor` is `{cursor}`, which no search gave")))?)
+        }
         None => None,
     };
     let limit = data.limit.unwrap_or(100).clamp(1, 1000) as usize;

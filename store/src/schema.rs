@@ -94,9 +94,8 @@ pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let not_a_store = |e: rusqlite::Error| OpenError::NotAStore { path: path.to_owned(), reason: e.to_string() };
     let application = pragma("application_id").map_err(not_a_store)?;
     let version = pragma("user_version").map_err(not_a_store)?;
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(not_a_store)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(not_a_store)?;
     match (application, version, tables) {
         (APPLICATION_ID, VERSION, _) => {}
         (APPLICATION_ID, found, _) => {

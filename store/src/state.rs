@@ -1,8 +1,8 @@
 //! The protocol's state machines over one open transaction.
 
 use crate::protocol::{
-    AcquireTask, CreatePromise, CreateTask, FenceTask, FencedAction, FulfillTask, Heartbeat, Operation, RegisterCallback,
-    RegisterListener, Reply, SettlePromise, SettleState, SuspendTask, TaskLease,
+    AcquireTask, CreatePromise, CreateTask, FenceTask, FencedAction, FulfillTask, Heartbeat, Operation,
+    RegisterCallback, RegisterListener, Reply, SettlePromise, SettleState, SuspendTask, TaskLease,
 };
 use crate::rows::{
     PROMISE_COLUMNS, Promise, PromiseState, TASK_ACQUIRED, TASK_COLUMNS, TASK_FULFILLED, TASK_HALTED, TASK_PENDING,
@@ -15,28 +15,15 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// A task waits for a worker.
-    Queued {
-        address: String,
-        task: String,
-        version: i64,
-    },
+    Queued { address: String, task: String, version: i64 },
     /// A task was taken, or needs nobody any more.
-    Taken {
-        task: String,
-    },
+    Taken { task: String },
     /// A promise was settled that somebody listens to.
-    Unblock {
-        address: String,
-        message: String,
-    },
+    Unblock { address: String, message: String },
     /// A promise was settled: its workflow may be removed after the retention time.
-    Settled {
-        at: i64,
-    },
+    Settled { at: i64 },
     /// A time was set before which the timers need not be looked at.
-    Due {
-        at: i64,
-    },
+    Due { at: i64 },
 }
 
 /// One transaction's view of the store.
@@ -339,7 +326,9 @@ impl<'a> State<'a> {
     fn take(&mut self, task: &Task, pid: &str, ttl: i64) -> Sql<()> {
         let lease_end = self.now.saturating_add(ttl);
         self.connection
-            .prepare_cached("UPDATE tasks SET state = ?2, pid = ?3, ttl = ?4, lease_end = ?5, resumes = 0 WHERE id = ?1")?
+            .prepare_cached(
+                "UPDATE tasks SET state = ?2, pid = ?3, ttl = ?4, lease_end = ?5, resumes = 0 WHERE id = ?1",
+            )?
             .execute(params![task.id, TASK_ACQUIRED, pid, ttl, lease_end])?;
         self.effects.push(Effect::Taken { task: task.id.clone() });
         self.effects.push(Effect::Due { at: lease_end });
@@ -438,7 +427,9 @@ impl<'a> State<'a> {
             return Ok(Reply { status: 300, data: format!(r#"{{"preload":{preload}}}"#) });
         }
         self.connection
-            .prepare_cached("UPDATE tasks SET state = ?2, pid = NULL, ttl = NULL, lease_end = NULL, resumes = 0 WHERE id = ?1")?
+            .prepare_cached(
+                "UPDATE tasks SET state = ?2, pid = NULL, ttl = NULL, lease_end = NULL, resumes = 0 WHERE id = ?1",
+            )?
             .execute(params![task.id, TASK_SUSPENDED])?;
         Ok(Reply::ok("{}".to_owned()))
     }
@@ -517,7 +508,8 @@ impl<'a> State<'a> {
             tracing::debug!(task = task.id, version = task.version, "lease expired");
             self.queue(task, 0)?;
         }
-        let delayed = self.tasks("state = 0 AND not_before IS NOT NULL AND not_before <= ?1 ORDER BY not_before", limit)?;
+        let delayed =
+            self.tasks("state = 0 AND not_before IS NOT NULL AND not_before <= ?1 ORDER BY not_before", limit)?;
         for task in &delayed {
             self.connection.prepare_cached("UPDATE tasks SET not_before = NULL WHERE id = ?1")?.execute([&task.id])?;
             let (address, id) = (task.address.clone(), task.id.clone());

@@ -62,7 +62,10 @@ impl Scene {
     }
 
     async fn suspend(&self, task: &str, version: i64, awaited: &[&str]) -> (u16, Value) {
-        let actions: Vec<Value> = awaited.iter().map(|id| json!({"kind": "promise.register_callback", "data": {"awaited": id, "awaiter": task}})).collect();
+        let actions: Vec<Value> = awaited
+            .iter()
+            .map(|id| json!({"kind": "promise.register_callback", "data": {"awaited": id, "awaiter": task}}))
+            .collect();
         self.ask("task.suspend", json!({"id": task, "version": version, "actions": actions})).await
     }
 
@@ -146,7 +149,8 @@ async fn a_task_is_held_by_one_lease_at_a_time() {
     assert_eq!(scene.fence_create("r", 0, "r.2").await, 409, "the old worker is fenced off");
     let (status, acquired) = scene.acquire("r", 1, 1000).await;
     assert_eq!(status, 200);
-    let mut preload: Vec<&str> = acquired["preload"].as_array().unwrap().iter().map(|p| p["id"].as_str().unwrap()).collect();
+    let mut preload: Vec<&str> =
+        acquired["preload"].as_array().unwrap().iter().map(|p| p["id"].as_str().unwrap()).collect();
     preload.sort_unstable();
     assert_eq!(preload, ["r.0", "r.1"]);
 }
@@ -169,7 +173,9 @@ async fn a_task_that_awaits_what_is_settled_already_is_redirected() {
     let scene = scene().await;
     scene.root("r").await;
     scene.acquire("r", 0, 1000).await;
-    scene.create("a", START + 5, json!({"resonate:timer": "true", "resonate:parent": "r", "resonate:branch": "a"})).await;
+    scene
+        .create("a", START + 5, json!({"resonate:timer": "true", "resonate:parent": "r", "resonate:branch": "a"}))
+        .await;
     scene.advance(5);
     let (status, data) = scene.suspend("r", 0, &["a"]).await;
     assert_eq!(status, 300);
@@ -292,13 +298,24 @@ async fn settled_workflows_are_removed_whole_after_the_retention_time() {
 async fn a_search_goes_page_by_page() {
     let scene = scene().await;
     for n in 0..5 {
-        scene.create(&format!("p{n}"), i64::MAX, json!({"resonate:scope": "global", "resonate:origin": format!("o{}", n % 2)})).await;
+        scene
+            .create(
+                &format!("p{n}"),
+                i64::MAX,
+                json!({"resonate:scope": "global", "resonate:origin": format!("o{}", n % 2)}),
+            )
+            .await;
     }
     scene.settle("p0", "resolved").await;
     let mut found = Vec::new();
     let mut cursor = Value::Null;
     loop {
-        let (_, page) = scene.ask("promise.search", json!({"state": "pending", "tags": {"resonate:scope": "global"}, "limit": 2, "cursor": cursor})).await;
+        let (_, page) = scene
+            .ask(
+                "promise.search",
+                json!({"state": "pending", "tags": {"resonate:scope": "global"}, "limit": 2, "cursor": cursor}),
+            )
+            .await;
         found.extend(page["promises"].as_array().unwrap().iter().map(|p| p["id"].as_str().unwrap().to_owned()));
         cursor = page["cursor"].clone();
         if cursor.is_null() {
@@ -317,7 +334,10 @@ async fn a_file_is_held_once_and_only_if_it_is_a_store() {
     let path = scene.dir.path().join("store.db");
     let open = |path: &std::path::Path| Store::open(Options { path: path.to_owned(), ..Options::default() });
     let error = open(&path).await.unwrap_err();
-    assert!(matches!(&error, OpenError::AlreadyOpen { holder, .. } if holder.contains(&std::process::id().to_string())), "{error}");
+    assert!(
+        matches!(&error, OpenError::AlreadyOpen { holder, .. } if holder.contains(&std::process::id().to_string())),
+        "{error}"
+    );
 
     let notes = scene.dir.path().join("notes");
     std::fs::write(&notes, "not a database, but mine").unwrap();

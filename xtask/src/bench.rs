@@ -1,4 +1,143 @@
-//! stub
-#[derive(Debug, clap::Subcommand)] pub enum BenchCommand { /// x
-Pipeline }
-pub fn run(_: &BenchCommand) -> anyhow::Result<bool> { Ok(true) }
+//! `cargo xtask bench`: measurements, each one table and one flat JSON object in `target/bench`.
+
+use crate::broker::Broker;
+use crate::worker::{self, Follower};
+use crate::{build_pawl, plugins, process};
+use anyhow::Context;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum BenchCommand {
+    /// Kafka in to completion, on the embedded defaults, release build
+    Pipeline(PipelineArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PipelineArgs {
+    /// Messages that are measured
+    #[arg(long, default_value_t = 2000)]
+    messages: u64,
+}
+
+/// Steps of each message.
+const STEPS: u64 = 6;
+/// Messages before the measurement.
+const WARM_UP: u64 = 200;
+const TOPIC: &str = "bench";
+const DONE: &str = "bench.done";
+const PATIENCE: Duration = Duration::from_secs(300);
+
+pub fn run(command: &BenchCommand) -> anyhow::Result<bool> {
+    let BenchCommand::Pipeline(args) = command;
+    let plugins = plugins::build_all()?;
+    let pawl = build_pawl(true)?;
+    let dir = tempfile::Builder::new().prefix("pawl-bench-").tempdir()?;
+    let dir = dir.path();
+    let broker = Broker::start(&pawl, dir, &[&format!("{TOPIC}:4"), DONE, &format!("{TOPIC}.dlq")])?;
+    fs::write(
+        dir.join("pawl.toml"),
+        format!(
+            "[kafka]\nbrokers = \"{}\"\n[[route]]\ntopic = \"{TOPIC}\"\nplugin = \"delete-batch\"\ncompletions = \"{DONE}\"\n\
+             config = {{ batch = \"10\", delay-ms = \"0\" }}\n",
+            broker.address
+        ),
+    )?;
+    fs::create_dir(dir.join("plugins"))?;
+    fs::copy(plugins.join("delete-batch.wasm"), dir.join("plugins/delete-batch.wasm"))?;
+    let mut worker = worker::start(&pawl, dir)?;
+    let mut follower = Follower::new(dir);
+    let lines = |kind: &str, count: u64| -> String {
+        (0..count).map(|n| format!("{{\"id\":\"{kind}-{n}\",\"records\":{}}}\n", STEPS * 10)).collect()
+    };
+    let mut until = |ended: u64| {
+        process::wait_for("the workflows to end", PATIENCE, || {
+            worker.check()?;
+            follower.read()?;
+            Ok((follower.history.ended.len() as u64 >= ended).then(Instant::now))
+        })
+    };
+    broker.produce(&pawl, dir, TOPIC, &lines("warm-up", WARM_UP))?;
+    until(WARM_UP)?;
+    let begun = Instant::now();
+    broker.produce(&pawl, dir, TOPIC, &lines("m", args.messages))?;
+    let elapsed = until(WARM_UP + args.messages)?.duration_since(begun);
+
+    let waits = first_step_waits(&broker, &pawl, &follower)?;
+    let percentile = |percent: usize| waits.get((waits.len() * percent / 100).min(waits.len().saturating_sub(1)));
+    let steps = args.messages * STEPS;
+    let result = json!({
+        "messages": args.messages,
+        "steps": steps,
+        "steps_per_s": (steps as f64 / elapsed.as_secs_f64()).round(),
+        "first_step_p50_ms": percentile(50),
+        "first_step_p99_ms": percentile(99),
+        "rss_mib": peak_memory(worker.id())?,
+    });
+    println!("{:<20} {:>10}", "pipeline", "");
+    for (name, value) in result.as_object().into_iter().flatten() {
+        println!("{name:<20} {value:>10}");
+    }
+    let file = crate::target_dir().join("bench/pipeline.json");
+    fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
+    fs::write(&file, result.to_string())?;
+    println!("{}", file.display());
+    Ok(true)
+}
+
+/// Milliseconds from the record's timestamp to its first checkpoint, sorted.
+fn first_step_waits(broker: &Broker, pawl: &Path, follower: &Follower) -> anyhow::Result<Vec<i64>> {
+    let produced: BTreeMap<String, i64> = broker
+        .read(pawl, TOPIC, "2s")?
+        .iter()
+        .filter_map(|record| {
+            let value: Value = serde_json::from_str(record["value"].as_str()?).ok()?;
+            Some((format!("{TOPIC}/{}", value["id"].as_str()?), record["timestamp"].as_i64()?))
+        })
+        .collect();
+    let mut waits: Vec<i64> = follower
+        .history
+        .first_steps
+        .iter()
+        .filter(|(workflow, _)| workflow.contains("/m-"))
+        .filter_map(|(workflow, at)| Some(milliseconds(at)? - produced.get(workflow)?))
+        .collect();
+    waits.sort_unstable();
+    Ok(waits)
+}
+
+/// The milliseconds since the epoch of `2026-01-31T12:00:00.123456Z`.
+fn milliseconds(timestamp: &str) -> Option<i64> {
+    let number = |range: std::ops::Range<usize>| timestamp.get(range)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    // Days from a date, with years that begin in March (the leap day is then the last).
+    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    let seconds = days * 86_400 + number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)?;
+    Some(seconds * 1000 + number(20..23).unwrap_or(0))
+}
+
+/// The most memory that the process has held, in MiB.
+fn peak_memory(id: Option<u32>) -> anyhow::Result<u64> {
+    let id = id.context("the worker has ended")?;
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("the system tells no peak memory")?;
+    let kib: u64 =
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).context("the system's words changed")?;
+    Ok(kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::milliseconds;
+
+    #[test]
+    fn a_timestamp_is_read() {
+        assert_eq!(milliseconds("1970-01-01T00:00:00.000000Z"), Some(0));
+        assert_eq!(milliseconds("2024-02-29T12:34:56.789Z"), Some(1_709_210_096_789));
+        assert_eq!(milliseconds("nonsense"), None);
+    }
+}

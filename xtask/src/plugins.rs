@@ -59,7 +59,8 @@ fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         return Ok(());
     }
     let temporary = path.with_extension("tmp");
-    fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path))
+    fs::write(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, path))
         .with_context(|| format!("can't write {}", path.display()))
 }
 
@@ -107,10 +108,8 @@ fn componentize(module: &[u8]) -> anyhow::Result<Vec<u8>> {
     ComponentEncoder::default()
         .module(module)
         .and_then(|encoder| {
-            encoder.adapter(
-                adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
-                adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
-            )
+            encoder
+                .adapter(adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)
         })
         .and_then(|encoder| encoder.validate(true).encode())
         .map_err(|e| anyhow::anyhow!("can't make a component of it: {e:#}"))
@@ -164,7 +163,9 @@ fn debian_cargo() -> Command {
     let mut cargo = Command::new(DEBIAN_CARGO);
     for (name, _) in std::env::vars_os() {
         let ours = name.to_str().is_some_and(|name| {
-            name.starts_with("CARGO_PKG") || name.starts_with("RUSTUP") || matches!(name, "CARGO" | "RUSTFLAGS" | "CARGO_TARGET_DIR")
+            name.starts_with("CARGO_PKG")
+                || name.starts_with("RUSTUP")
+                || matches!(name, "CARGO" | "RUSTFLAGS" | "CARGO_TARGET_DIR")
         });
         if ours {
             cargo.env_remove(name);

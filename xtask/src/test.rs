@@ -1,3 +1,110 @@
-//! stub
-#[derive(Debug, clap::Args)] pub struct TestArgs {}
-pub fn run(_: &TestArgs) -> anyhow::Result<bool> { Ok(true) }
+//! `cargo xtask test`: everything that can be tested, and one closing line for the whole.
+
+use crate::kafka::Kafka;
+use crate::{plugins, process};
+use anyhow::Context;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+#[derive(Debug, clap::Args)]
+pub struct TestArgs {
+    /// Only tests whose names contain one of these
+    filters: Vec<String>,
+}
+
+/// What the test runners said.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+/// Runs all tests. False if one failed.
+pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
+    let plugins = plugins::build_all()?;
+    // Before Kafka is started: it should not wait through a long build.
+    let mut build = process::cargo();
+    process::succeed(build.args(["build", "--locked", "--workspace", "--all-targets"]).current_dir(crate::root()))?;
+    let kafka = Kafka::start()?;
+
+    let mut tally = Tally::default();
+    let mut workspace = process::cargo();
+    workspace
+        .args(["test", "--locked", "--workspace", "--no-fail-fast"])
+        .args(filters(args))
+        .current_dir(crate::root());
+    workspace.env("PAWL_TEST_KAFKA", &kafka.address).env("PAWL_TEST_PLUGINS", &plugins);
+    tally.run(&mut workspace)?;
+
+    let mut sample = process::cargo();
+    sample.args(["test", "--locked", "--no-fail-fast"]).args(filters(args));
+    sample.current_dir(crate::root().join("plugins/delete-batch"));
+    // Beside our own, or cargo would build into the sources.
+    tally.run(sample.arg("--target-dir").arg(crate::target_dir().join("sample")))?;
+
+    drop(kafka);
+    if tally.ignored > 0 {
+        println!("{} tests are ignored", tally.ignored);
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    Ok(tally.failed == 0)
+}
+
+/// Options of cargo come before the filters; `--` then hands these to the test runners.
+fn filters(args: &TestArgs) -> Vec<String> {
+    match args.filters.is_empty() {
+        true => Vec::new(),
+        false => std::iter::once("--".to_owned()).chain(args.filters.iter().cloned()).collect(),
+    }
+}
+
+impl Tally {
+    /// Runs one cargo, shows what it prints, and adds up its results.
+    fn run(&mut self, command: &mut Command) -> anyhow::Result<()> {
+        let (passed, failed) = (self.passed, self.failed);
+        let mut child =
+            command.env("RUST_BACKTRACE", "1").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(
+                || format!("can't run cargo in {}", command.get_current_dir().unwrap_or(Path::new(".")).display()),
+            )?;
+        let output = child.stdout.take().context("cargo has no output")?;
+        for line in BufReader::new(output).split(b'\n') {
+            let line = String::from_utf8_lossy(&line?).into_owned();
+            println!("{line}");
+            self.add(&line);
+        }
+        let status = child.wait()?;
+        // A test program that crashed prints no result; it counts as one failed test.
+        if !status.success() && self.failed == failed {
+            self.failed += 1;
+            println!("cargo test ended with {status} after {} passed tests", self.passed - passed);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let number = |word: &str| -> u64 {
+            let before = result.split(word).next().unwrap_or_default().trim_end();
+            before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+        };
+        self.passed += number("passed");
+        self.failed += number("failed");
+        self.ignored += number("ignored");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn results_are_added_up() {
+        let mut tally = Tally::default();
+        tally.add("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        tally.add("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s");
+        tally.add("running 7 tests");
+        assert_eq!((tally.passed, tally.failed, tally.ignored), (15, 2, 1));
+    }
+}

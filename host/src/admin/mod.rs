@@ -70,10 +70,8 @@ impl Server {
         let listener = UnixListener::bind(&path).map_err(error)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(error)?;
         let stop = CancellationToken::new();
-        let router = Router::new()
-            .route("/", post(request))
-            .layer(DefaultBodyLimit::max(LARGEST_BODY))
-            .with_state(store);
+        let router =
+            Router::new().route("/", post(request)).layer(DefaultBodyLimit::max(LARGEST_BODY)).with_state(store);
         let stopped = stop.clone().cancelled_owned();
         let task = tokio::spawn(async move {
             if let Err(e) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {

@@ -85,9 +85,7 @@ impl Screen {
             What::Completed { .. } => self.completed += 1,
             What::DeadLettered { .. } => self.dead += 1,
         }
-        if ended
-            && let Some(Row { bar: Some(bar), .. }) = self.rows.remove(&happening.workflow)
-        {
+        if ended && let Some(Row { bar: Some(bar), .. }) = self.rows.remove(&happening.workflow) {
             self.view.remove(&bar);
         }
     }

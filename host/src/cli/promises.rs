@@ -93,7 +93,12 @@ async fn settle(args: SettleArgs, state: Settle) -> anyhow::Result<()> {
         let names: Vec<&str> = waiting.iter().map(|(_, promise)| promise.name.as_str()).collect();
         match names.as_slice() {
             [] => bail!("workflow `{}` waits for nothing; `pawl promises list` shows what does", args.workflow),
-            names => bail!("workflow `{}` does not wait for `{}`; it waits for: {}", args.workflow, args.name, names.join(", ")),
+            names => bail!(
+                "workflow `{}` does not wait for `{}`; it waits for: {}",
+                args.workflow,
+                args.name,
+                names.join(", ")
+            ),
         }
     };
     let wanted = match state {

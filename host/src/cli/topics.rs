@@ -13,7 +13,9 @@ pub enum TopicsCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  pawl topics create --config pawl.toml\n  pawl topics create --brokers localhost:9092 orders:12 orders.done:4")]
+#[command(
+    after_help = "Example:\n  pawl topics create --config pawl.toml\n  pawl topics create --brokers localhost:9092 orders:12 orders.done:4"
+)]
 pub struct CreateArgs {
     /// Topics as NAME or NAME:PARTITIONS
     topics: Vec<TopicSpec>,

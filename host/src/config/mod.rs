@@ -17,10 +17,8 @@ use std::path::Path;
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let name = path.display().to_string();
     let text = match std::fs::read(path) {
-        Ok(bytes) => String::from_utf8(bytes).map_err(|_| ConfigError::Unreadable {
-            path: name.clone(),
-            reason: "it is not UTF-8 text".to_owned(),
-        })?,
+        Ok(bytes) => String::from_utf8(bytes)
+            .map_err(|_| ConfigError::Unreadable { path: name.clone(), reason: "it is not UTF-8 text".to_owned() })?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(ConfigError::Missing { path: name }),
         Err(e) => return Err(ConfigError::Unreadable { path: name, reason: e.to_string() }),
     };
@@ -38,8 +36,11 @@ pub fn parse(
     base: &Path,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Config, ConfigError> {
-    settings::read(text, base, &environment)
-        .map_err(|faults| ConfigError::Faults { file: file.to_owned(), text: text.to_owned(), faults })
+    settings::read(text, base, &environment).map_err(|faults| ConfigError::Faults {
+        file: file.to_owned(),
+        text: text.to_owned(),
+        faults,
+    })
 }
 
 impl Config {

@@ -126,7 +126,11 @@ impl<'i> Table<'i> {
     pub fn required(&mut self, key: &'static str, example: &str, notes: &mut Notes<'_>) -> Option<Found<String>> {
         if !self.entries.iter().any(|entry| entry.key == key) {
             self.known.push(key);
-            notes.fault(self.span.clone(), &self.path_of(key), format!("is missing; for example {key} = \"{example}\""));
+            notes.fault(
+                self.span.clone(),
+                &self.path_of(key),
+                format!("is missing; for example {key} = \"{example}\""),
+            );
             return None;
         }
         let found = self.text(key, notes)?;

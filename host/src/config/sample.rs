@@ -13,7 +13,8 @@ pub fn sample() -> String {
     let route = defaults::route("records".into(), "records_to_be_deleted".into(), "delete-batch".into());
     let Retry { attempts, first, max, factor } = route.retry;
     let Limits { time: call, memory, output, log } = route.limits;
-    let size = |bytes: usize| bytesize::ByteSize(bytes as u64).display().iec().to_string().replace(".0 ", "").replace(' ', "");
+    let size =
+        |bytes: usize| bytesize::ByteSize(bytes as u64).display().iec().to_string().replace(".0 ", "").replace(' ', "");
     format!(
         r#"# Durations are written like "500ms", "15s", "5m", "7d"; sizes like "64MiB".
 # ${{NAME}} in a value is taken from the environment; a $ that means itself is written $$.

@@ -20,7 +20,10 @@ const OWN_PROPERTIES: [(&str, &str); 4] = [
     ("bootstrap.servers", "is said by `brokers` under [kafka]"),
     ("metadata.broker.list", "is said by `brokers` under [kafka]"),
     ("group.id", "is said by `group` under [kafka]"),
-    ("enable.auto.offset.store", "is Pawl's own: an offset is stored when the workflow exists, or messages would be lost"),
+    (
+        "enable.auto.offset.store",
+        "is Pawl's own: an offset is stored when the workflow exists, or messages would be lost",
+    ),
 ];
 
 /// Reads the whole file; all faults at once, in its order.
@@ -174,7 +177,11 @@ fn route(mut table: Table<'_>, notes: &mut Notes<'_>) -> Option<Route> {
     let mut output_topic = |key: &'static str, notes: &mut Notes<'_>| {
         let found = table.text(key, notes).and_then(|found| checked(found, topic_name, notes))?;
         if found.value == topic_text {
-            notes.fault(found.span, &found.key, "is the topic that the route consumes: its messages would go round for ever");
+            notes.fault(
+                found.span,
+                &found.key,
+                "is the topic that the route consumes: its messages would go round for ever",
+            );
             return None;
         }
         Some(found.value)

@@ -40,7 +40,12 @@ impl Client {
 
     /// Makes a root workflow exist: idempotent, one request, nothing kept in this process. Answers the promise as it is stored,
     /// which is that of an earlier creation if there was one.
-    pub async fn create_root(&self, id: &str, func: &str, args: &impl Serialize) -> Result<PromiseRecord, DurableError> {
+    pub async fn create_root(
+        &self,
+        id: &str,
+        func: &str,
+        args: &impl Serialize,
+    ) -> Result<PromiseRecord, DurableError> {
         let request = || format!("the creation of workflow `{id}`");
         let tag = |name: &str, value: &str| (format!("resonate:{name}"), value.to_owned());
         let param = TaskData::into_value(func, args).map_err(|e| DurableError::from_sdk(request(), e))?;
@@ -64,9 +69,11 @@ impl Client {
     /// The promise as it is stored; `None` if there is none of that id.
     pub async fn get(&self, id: &str) -> Result<Option<PromiseRecord>, DurableError> {
         match self.sender.promise_get(id).await {
-            Ok(record) => {
-                self.codec.decode_promise(record).map(Some).map_err(|e| DurableError::from_sdk(format!("promise `{id}`"), e))
-            }
+            Ok(record) => self
+                .codec
+                .decode_promise(record)
+                .map(Some)
+                .map_err(|e| DurableError::from_sdk(format!("promise `{id}`"), e)),
             Err(resonate::error::Error::ServerError { code: 404, .. }) => Ok(None),
             Err(e) => Err(DurableError::from_sdk(format!("promise `{id}`"), e)),
         }

@@ -67,8 +67,7 @@ impl RemoteNetwork {
             Endpoint::Url(url) => (builder, url.trim_end_matches('/').to_owned()),
             Endpoint::Socket(path) => (builder.unix_socket(path), "http://worker".to_owned()),
         };
-        let requests =
-            builder.build().map_err(|e| DurableError::Client { url: url.clone(), reason: causes(&e) })?;
+        let requests = builder.build().map_err(|e| DurableError::Client { url: url.clone(), reason: causes(&e) })?;
         let pid = uuid::Uuid::new_v4().simple().to_string();
         Ok(RemoteNetwork {
             unicast: format!("poll://uni@{group}/{pid}"),
@@ -134,7 +133,10 @@ impl Shared {
                 Err(reason) => reason,
             };
             if !away {
-                tracing::warn!(url = self.url, "the poll stream of the Resonate server is away: {reason}; reconnecting");
+                tracing::warn!(
+                    url = self.url,
+                    "the poll stream of the Resonate server is away: {reason}; reconnecting"
+                );
             }
             away = true;
             self.connected.send_replace(false);
@@ -244,8 +246,7 @@ impl Network for RemoteNetwork {
             .header("content-type", "application/json")
             .timeout(REQUEST_TIMEOUT)
             .body(request);
-        let response =
-            self.shared.authorized(post).send().await.map_err(|e| Error::NetworkError(causes(&e)))?;
+        let response = self.shared.authorized(post).send().await.map_err(|e| Error::NetworkError(causes(&e)))?;
         let code = response.status().as_u16();
         let body = response.text().await.map_err(|e| Error::NetworkError(causes(&e)))?;
         // The server says the protocol's status in the envelope; what is not an envelope comes from something in between.

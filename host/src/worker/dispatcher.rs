@@ -7,12 +7,12 @@ use crate::durable::client::{Client, now_ms, param};
 use crate::kafka::{Dispatch, DispatchError, Dispatched};
 use crate::plugin::Registry;
 use crate::plugin::contract::Message;
+use crate::workflow::MessageWorkflow;
 use crate::workflow::dead_letter::{Death, dead_letter};
 use crate::workflow::emit::{Emit, EmitError};
 use crate::workflow::observe::{Observer, What};
 use crate::workflow::start::Start;
 use crate::workflow::workflow_id::{message_id, workflow_id};
-use crate::workflow::MessageWorkflow;
 use resonate::durable::Durable;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -87,7 +87,10 @@ impl Dispatch for Dispatcher {
                 }
                 if !same {
                     tracing::info!(
-                        topic, partition, offset, workflow,
+                        topic,
+                        partition,
+                        offset,
+                        workflow,
                         "the message has the id of an earlier one, whose workflow stands for both"
                     );
                 }

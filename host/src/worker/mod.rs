@@ -50,10 +50,7 @@ pub struct Worker {
 impl Worker {
     /// Loads the plugins, opens the durable back end and begins to execute what it holds.
     pub async fn start(config: &Config, kafka: &Kafka, observer: Observer) -> Result<Self, WorkerError> {
-        let engine = Engine::new(EngineSettings {
-            calls: config.worker.calls,
-            cache: config.plugins.cache.clone(),
-        })?;
+        let engine = Engine::new(EngineSettings { calls: config.worker.calls, cache: config.plugins.cache.clone() })?;
         // The store first: when another process holds it, nothing else should have begun.
         let connection = Connection::open(config).await?;
         let (plugins, watch) = Registry::open(engine, config.plugins.dir.clone()).await?;
@@ -77,8 +74,7 @@ impl Worker {
             resonate.register(MessageWorkflow)?;
             Ok(resonate)
         })?;
-        let dispatch =
-            Arc::new(Dispatcher { client, executions, plugins, emitter: emitter.clone(), observer });
+        let dispatch = Arc::new(Dispatcher { client, executions, plugins, emitter: emitter.clone(), observer });
         let settings = ConsumerSettings { drain: config.worker.drain, ..ConsumerSettings::default() };
         let consumer = Consumer::new(kafka, routes, dispatch, settings);
         Ok(Worker { consumer, emitter, running, watch, admin, drain: config.worker.drain })

@@ -42,8 +42,7 @@ fn transient(after_ms: Option<u64>) -> Result<Outcome, Failure> {
 
 #[test]
 fn an_empty_done_emits_the_default_completion() {
-    let next =
-        decide(Ok(Outcome::Done { events: vec![] }), &start(), &Position::default(), &route(), 1_000_000, 0.0);
+    let next = decide(Ok(Outcome::Done { events: vec![] }), &start(), &Position::default(), &route(), 1_000_000, 0.0);
     let Next::Done { events } = next else { panic!("{next:?}") };
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].topic.as_deref(), Some("done"));

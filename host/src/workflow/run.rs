@@ -5,8 +5,8 @@ use super::emit::Outgoing;
 use super::observe::{Observer, What};
 use super::start::{Dying, ENTRIES_PER_ROOT, Position, Start};
 use super::steps::{
-    CallArgs, CallStep, CancelStep, DeadLetterStep, EmitArgs, EmitStep, Emitter, EndStep, HandOnStep, PromiseArgs, RootArgs, SignalStep,
-    outgoing,
+    CallArgs, CallStep, CancelStep, DeadLetterStep, EmitArgs, EmitStep, Emitter, EndStep, HandOnStep, PromiseArgs,
+    RootArgs, SignalStep, outgoing,
 };
 use crate::config::Route;
 use crate::durable::client::{Client, FAR_FUTURE, now_ms};
@@ -131,8 +131,7 @@ impl Root<'_> {
             position: position.clone(),
             ran: ran.clone(),
         };
-        let record: StepRecord =
-            self.run(step, CallArgs { step: position.step, attempt: position.attempt }).await?;
+        let record: StepRecord = self.run(step, CallArgs { step: position.step, attempt: position.attempt }).await?;
         if ran.load(Ordering::Relaxed) {
             self.report(position, &record);
         }
@@ -227,9 +226,7 @@ impl Root<'_> {
             dying: dying.clone(),
         };
         match self.run(letter, EmitArgs { events: 1 }).await? {
-            Emitted::Ok { .. } => {
-                Ok(Flow::End(End::DeadLettered { reason: dying.reason, steps: position.step }))
-            }
+            Emitted::Ok { .. } => Ok(Flow::End(End::DeadLettered { reason: dying.reason, steps: position.step })),
             Emitted::Refused { reason } => {
                 tracing::error!(workflow = self.start.workflow, "no dead letter yet, trying again: {reason}");
                 let delay = REFUSED_FIRST * 2u32.saturating_pow(dying.refusals.min(16));

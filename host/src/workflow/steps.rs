@@ -61,10 +61,9 @@ impl Durable<CallArgs, StepRecord> for CallStep {
             return Ok(postpone(format!("plugin `{}` is not there", route.plugin)));
         };
         let digest = version.digest().to_string();
-        self.deps.observer.tell(&self.start.workflow, || What::Calling {
-            step: self.position.step,
-            digest: digest.clone(),
-        });
+        self.deps
+            .observer
+            .tell(&self.start.workflow, || What::Calling { step: self.position.step, digest: digest.clone() });
         let reply = version
             .call(Call {
                 message: &self.start.message,

@@ -22,9 +22,8 @@ async fn killed(messages: usize, kills: usize) {
         worker.kill();
     }
     let worker = scene.start();
-    let done = scene.read_until(&scene.done, |records| {
-        records.iter().map(Record::text).collect::<BTreeSet<_>>().len() >= messages
-    });
+    let done = scene
+        .read_until(&scene.done, |records| records.iter().map(Record::text).collect::<BTreeSet<_>>().len() >= messages);
     wait_for("all offsets to be committed", || (scene.lag(4) == 0).then_some(()));
     assert!(worker.log().contains("step completed"));
     let log = worker.log();

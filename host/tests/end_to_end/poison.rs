@@ -15,7 +15,9 @@ async fn poison_ends_on_the_dead_letter_topic_and_the_rest_completes() {
             (true, _) => record(Some(script(&format!("m{n}"), &[]).into_bytes())),
             (false, 0) => record(Some(vec![0xff, 0xfe, n as u8])),
             (false, 1) => record(Some(json!({"no": "id", "n": n}).to_string().into_bytes())),
-            (false, 2) => record(Some(script(&format!("m{n}"), &[json!({"op": "permanent", "reason": "never"})]).into_bytes())),
+            (false, 2) => {
+                record(Some(script(&format!("m{n}"), &[json!({"op": "permanent", "reason": "never"})]).into_bytes()))
+            }
             (false, _) => record(None),
         })
         .collect();

@@ -56,7 +56,8 @@ async fn a_message_that_is_not_done_by_the_deadline_goes_to_the_dead_letters() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_longer_than_lease_and_poll_interval_runs_once_and_costs_no_membership() {
     let scene = Scene::new("long-step", 1).await;
-    let tables = "[worker]\nlease = \"2s\"\n[kafka.properties]\n\"max.poll.interval.ms\" = 6000\n\"session.timeout.ms\" = 6000";
+    let tables =
+        "[worker]\nlease = \"2s\"\n[kafka.properties]\n\"max.poll.interval.ms\" = 6000\n\"session.timeout.ms\" = 6000";
     scene.configure(tables, "limits = { time = \"1m\" }");
     scene.produce([script("slow", &[serde_json::json!({"op": "sleep", "ms": 15_000})])]).await;
     let worker = scene.start();

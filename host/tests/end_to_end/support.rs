@@ -19,7 +19,8 @@ use tempfile::TempDir;
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 fn setting(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `cargo xtask test`, which starts what these tests need"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run `cargo xtask test`, which starts what these tests need"))
 }
 
 /// The address of the real Kafka.
@@ -84,8 +85,10 @@ impl Scene {
         };
         let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
         let topics = [(&scene.topic, partitions), (&scene.done, 1), (&scene.dead, 1)];
-        let topics: Vec<NewTopic<'_>> =
-            topics.iter().map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1))).collect();
+        let topics: Vec<NewTopic<'_>> = topics
+            .iter()
+            .map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)))
+            .collect();
         for created in admin.create_topics(&topics, &AdminOptions::new()).await.unwrap() {
             created.unwrap();
         }
@@ -245,11 +248,7 @@ fn next(consumer: &BaseConsumer) -> Option<Record> {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
     });
-    Some(Record {
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers,
-    })
+    Some(Record { key: message.key().map(<[u8]>::to_vec), value: message.payload().map(<[u8]>::to_vec), headers })
 }
 
 /// A `pawl run` process, killed when the test ends, however it ends.
