@@ -156,7 +156,8 @@ async fn a_trap_is_transient_and_the_next_call_is_not_touched_by_it() {
 async fn a_breached_limit_is_named_with_its_key() {
     let (version, _cache) = scripted(1).await;
     let short = Limits { time: Duration::from_millis(500), ..limits() };
-    let too_long = "plugin scripted (version DIGEST) ran longer than 500ms: raise `limits.time` of the route in pawl.toml";
+    let too_long =
+        "plugin scripted (version DIGEST) ran longer than 500ms: raise `limits.time` of the route in pawl.toml";
     for op in [r#"{"op":"spin"}"#, r#"{"op":"sleep","ms":3600000}"#] {
         assert_eq!(reason(&version, run(&version, op, &short).await.result), too_long, "{op}");
     }
@@ -279,13 +280,11 @@ async fn the_route_s_config_reaches_the_plugin() {
     let version = engine.load("delete-batch", component("delete-batch")).await.unwrap();
     let config = BTreeMap::from([("batch".to_owned(), "none".to_owned())]);
     let (message, limits) = (message("\"record-1\""), limits());
-    let refused = version
-        .call(Call { progress: progress(0, None), message: &message, config: &config, limits: &limits })
-        .await;
+    let refused =
+        version.call(Call { progress: progress(0, None), message: &message, config: &config, limits: &limits }).await;
     assert!(refused.result.is_err(), "{refused:?}");
     let config = BTreeMap::from([("batch".to_owned(), "1".to_owned())]);
-    let taken = version
-        .call(Call { progress: progress(0, None), message: &message, config: &config, limits: &limits })
-        .await;
+    let taken =
+        version.call(Call { progress: progress(0, None), message: &message, config: &config, limits: &limits }).await;
     assert!(taken.result.is_ok(), "{taken:?}");
 }

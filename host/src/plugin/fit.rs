@@ -15,9 +15,8 @@ pub(super) fn check(component: &Component, linker: &Linker<State>) -> Result<Plu
     let unfit = |e: wasmtime::Error| LoadError::Unfit(vec![format!("{e:#}")]);
     let pre = linker.instantiate_pre(component).map_err(unfit)?;
     let handler = format!("{HANDLER}@{HANDLER_VERSION}");
-    let handle = component
-        .get_export_index(None, &handler)
-        .and_then(|instance| component.get_export(Some(&instance), "handle"));
+    let handle =
+        component.get_export_index(None, &handler).and_then(|instance| component.get_export(Some(&instance), "handle"));
     let Some((ComponentItem::ComponentFunc(handle), _)) = handle else {
         return Err(LoadError::Unfit(vec![format!("its {handler} has no function `handle`")]));
     };
@@ -35,8 +34,7 @@ fn export_fault(component: &Component) -> Option<String> {
         return None;
     }
     let spoken = HANDLER_VERSION.rsplit_once('.').map_or(HANDLER_VERSION, |(compatible, _)| compatible);
-    let others: Vec<&str> =
-        exports.iter().copied().filter(|name| name.split('@').next() == Some(HANDLER)).collect();
+    let others: Vec<&str> = exports.iter().copied().filter(|name| name.split('@').next() == Some(HANDLER)).collect();
     Some(if !others.is_empty() {
         format!("exports {}; this host speaks {spoken}.x", others.join(" and "))
     } else if exports.is_empty() {
@@ -51,6 +49,10 @@ fn import_fault(component: &Component) -> Option<String> {
     let missing: Vec<&str> =
         ty.imports(component.engine()).map(|(name, _)| name).filter(|name| !capabilities::offers(name)).collect();
     (!missing.is_empty()).then(|| {
-        format!("imports {}, which this host does not offer (it offers {})", missing.join(", "), capabilities::offered_packages())
+        format!(
+            "imports {}, which this host does not offer (it offers {})",
+            missing.join(", "),
+            capabilities::offered_packages()
+        )
     })
 }

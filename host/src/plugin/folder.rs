@@ -1,8 +1,8 @@
 //! The plugins folder as it lies on disk: which files count, and whether one has changed.
 
 use super::digest::Digest;
-use super::limits::size;
 use super::error::LoadError;
+use super::limits::size;
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io;
@@ -118,7 +118,9 @@ mod tests {
         let name = |file: &'static str| plugin_name(Path::new(file));
         assert_eq!(name("plugins/delete-batch.wasm"), Some("delete-batch"));
         assert_eq!(name("v1.2.wasm"), Some("v1.2"));
-        for other in [".a.wasm", "a.wasm~", "~a.wasm", "#a.wasm#", "#a.wasm", ".a.wasm.swp", "4913", "a.wasm.tmp", ".wasm"] {
+        for other in
+            [".a.wasm", "a.wasm~", "~a.wasm", "#a.wasm#", "#a.wasm", ".a.wasm.swp", "4913", "a.wasm.tmp", ".wasm"]
+        {
             assert_eq!(name(other), None, "{other}");
         }
     }

@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 async fn each_refusal_says_what_is_wrong() {
     let (engine, _cache) = engine(1);
     let refusal = async |bytes: Vec<u8>| engine.load("p", bytes).await.unwrap_err().to_string();
-    assert_eq!(refusal(component("fixtures/other-version")).await, "exports pawl:worker/handler@0.2.0; this host speaks 0.1.x");
+    assert_eq!(
+        refusal(component("fixtures/other-version")).await,
+        "exports pawl:worker/handler@0.2.0; this host speaks 0.1.x"
+    );
     assert_eq!(
         refusal(component("fixtures/foreign-import")).await,
         "imports example:missing/thing@1.0.0, which this host does not offer (it offers wasi:cli, wasi:clocks, wasi:config, \
@@ -20,12 +23,18 @@ async fn each_refusal_says_what_is_wrong() {
         refusal(component("fixtures/core-module")).await,
         "is a core module, not a component: build for wasm32-wasip2 or wrap it with wit-component"
     );
-    assert_eq!(refusal(b"#!/bin/sh".to_vec()).await, "is not WebAssembly: a component begins with the bytes \"\\0asm\"");
+    assert_eq!(
+        refusal(b"#!/bin/sh".to_vec()).await,
+        "is not WebAssembly: a component begins with the bytes \"\\0asm\""
+    );
     assert_eq!(refusal(Vec::new()).await, "is empty");
     let mut cut = component("fixtures/scripted");
     cut.pop();
     assert_eq!(refusal(cut.clone()).await, format!("is cut off after {} bytes: half-written?", cut.len()));
-    assert_eq!(refusal(b"\0asm\x0d\0\x01\0".to_vec()).await, "exports nothing: a plugin exports pawl:worker/handler@0.1.0");
+    assert_eq!(
+        refusal(b"\0asm\x0d\0\x01\0".to_vec()).await,
+        "exports nothing: a plugin exports pawl:worker/handler@0.1.0"
+    );
     let garbled = refusal(b"\0asm\x0d\0\x01\0\x07\x01\xff".to_vec()).await;
     assert!(garbled.starts_with("does not compile: "), "{garbled}");
 }

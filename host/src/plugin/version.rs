@@ -106,8 +106,7 @@ impl Version {
     /// The store lives only here: whatever becomes of the call, nothing of it is used again.
     async fn run(&self, call: Call<'_>) -> Result<Result<wit::Outcome, wit::Failure>, Fault> {
         let Call { progress, message, config, limits } = call;
-        let source =
-            Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
+        let source = Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
         let output = Output::new(source, limits.log);
         let mut store = Store::new(&self.engine.0.engine, State::new(Limiter::new(limits), &output, config));
         store.limiter(|state| &mut state.limiter);

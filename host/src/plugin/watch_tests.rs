@@ -190,8 +190,7 @@ async fn deleting_a_file_keeps_the_version_and_says_so() {
     assert!(folder.is_unmoved().await);
     assert_eq!(folder.digest("p"), Some(Digest::of(&a())));
     let path = folder.path("p.wasm");
-    let gone =
-        format!("plugin p: {} is gone; version {} stays in use", path.display(), Digest::of(&a()).short());
+    let gone = format!("plugin p: {} is gone; version {} stays in use", path.display(), Digest::of(&a()).short());
     assert_eq!(logs.messages("pawl::registry").iter().filter(|message| **message == gone).count(), 1);
     fs::write(&path, b()).unwrap();
     folder.uses("p", &b()).await;
