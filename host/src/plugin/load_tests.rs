@@ -39,6 +39,35 @@ async fn each_refusal_says_what_is_wrong() {
     assert!(garbled.starts_with("does not compile: "), "{garbled}");
 }
 
+/// The same component under another version of the interface, whose name is of the same length.
+fn renamed(component: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let (from, to) = (format!("pawl:worker/handler@{from}"), format!("pawl:worker/handler@{to}"));
+    let mut bytes = component.to_vec();
+    let at: Vec<usize> = (0..bytes.len() - from.len()).filter(|&at| bytes[at..].starts_with(from.as_bytes())).collect();
+    assert!(!at.is_empty() && from.len() == to.len());
+    at.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to.as_bytes()));
+    bytes
+}
+
+#[tokio::test]
+async fn a_later_patch_of_the_contract_is_compatible() {
+    let (engine, _cache) = engine(1);
+    let later = renamed(&component("fixtures/scripted"), "0.1.0", "0.1.9");
+    let version = engine.load("scripted", later).await.unwrap();
+    run(&version, r#"{"op":"done"}"#, &limits()).await.result.unwrap();
+}
+
+#[tokio::test]
+async fn a_handler_of_another_type_is_refused() {
+    let (engine, _cache) = engine(1);
+    let other = renamed(&component("fixtures/other-version"), "0.2.0", "0.1.0");
+    let refusal = engine.load("p", other).await.unwrap_err().to_string();
+    assert!(
+        refusal.starts_with("`handle` of its pawl:worker/handler@0.1.0 is of another type: expected "),
+        "{refusal}"
+    );
+}
+
 #[tokio::test]
 async fn a_second_load_does_not_compile() {
     let cache = tempfile::tempdir().unwrap();
@@ -113,7 +142,7 @@ async fn without_a_cache_folder_it_works_and_says_so() {
 }
 
 #[test]
-fn a_pool_that_can_not_be_made_names_what_to_lower() {
+fn calls_out_of_range_are_an_error() {
     let cache = tempfile::tempdir().unwrap();
     for calls in [0, 1_000_000] {
         let error = Engine::new(EngineSettings { calls, cache: cache.path().to_owned() }).err().unwrap();
@@ -123,4 +152,15 @@ fn a_pool_that_can_not_be_made_names_what_to_lower() {
             format!("`calls` of [worker] in pawl.toml is {calls}: it must be between 1 and 8192")
         );
     }
+}
+
+/// There all of the address space is less than what that many calls take.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_pool_that_does_not_fit_is_an_error_not_a_smaller_pool() {
+    let cache = tempfile::tempdir().unwrap();
+    let error = Engine::new(EngineSettings { calls: 8192, cache: cache.path().to_owned() }).err().unwrap();
+    let begin = "can't reserve memory for 8192 component calls at a time (131104 GiB of address space): lower `calls` of \
+                 [worker] in pawl.toml";
+    assert!(error.to_string().starts_with(begin), "{error}");
 }

@@ -63,7 +63,7 @@ impl Reloader {
 
     /// Loads what is ready; with `now`, all that is there. Answers when to look again even if nothing changes.
     pub(super) async fn look(&mut self, listing: Listing, at_once: bool) -> Option<Instant> {
-        let Some(files) = self.tell_folder(listing) else { return None };
+        let files = self.tell_folder(listing)?;
         let now = Instant::now();
         for (name, file) in &files {
             let seen = self.seen.entry(name.clone()).or_insert_with(|| Seen::new(file.stamp.clone(), now));

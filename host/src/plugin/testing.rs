@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::Duration;
 use tempfile::TempDir;
 use tracing::subscriber::DefaultGuard;
@@ -20,6 +20,15 @@ pub struct Logs {
 
 impl Logs {
     pub fn capture() -> Self {
+        // Without a subscriber of the whole process a log statement that another test is the first to reach counts as disabled
+        // for good, now and then.
+        static EVERYWHERE: Once = Once::new();
+        EVERYWHERE.call_once(|| {
+            let subscriber =
+                tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(io::sink).finish();
+            // Another one serves as well.
+            let _ = tracing::subscriber::set_global_default(subscriber);
+        });
         let buffer = Arc::new(Mutex::new(Vec::new()));
         let writer = buffer.clone();
         let subscriber = tracing_subscriber::fmt()
