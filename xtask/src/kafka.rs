@@ -11,6 +11,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 const VERSION: &str = "4.1.0";
+/// Kafka's artifact logs nothing without a backend of the version its slf4j-api has.
+const SLF4J: &str = "1.7.36";
 const INSTALL: &str = "apt-get install -y default-jre-headless maven";
 const START: Duration = Duration::from_secs(60);
 
@@ -127,12 +129,17 @@ fn libs() -> anyhow::Result<PathBuf> {
         format!(
             "<project><modelVersion>4.0.0</modelVersion><groupId>pawl</groupId><artifactId>kafka</artifactId><version>1</version>\
          <dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>\
-         <version>{VERSION}</version></dependency></dependencies></project>"
+         <version>{VERSION}</version></dependency>\
+         <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>{SLF4J}</version></dependency>\
+         </dependencies></project>"
         ),
     )?;
     let fresh = dir.path().join("libs");
     let mut copy = Command::new(mvn);
-    copy.args(["-q", "-B", "-f"]).arg(&pom).arg("dependency:copy-dependencies").stdin(Stdio::null());
+    copy.args(["-q", "-B", "-Dstyle.color=never", "-f"])
+        .arg(&pom)
+        .arg("dependency:copy-dependencies")
+        .stdin(Stdio::null());
     process::succeed(copy.arg(format!("-DoutputDirectory={}", fresh.display())))?;
     // All jars or none.
     fs::rename(&fresh, &libs).with_context(|| format!("can't create {}", libs.display()))?;

@@ -128,6 +128,9 @@ pub(crate) fn reader(kafka: &Kafka) -> ClientConfig {
 pub(crate) fn producer(kafka: &Kafka) -> ClientConfig {
     let mut config = base(kafka);
     default(&mut config, kafka, &["delivery.timeout.ms", "message.timeout.ms"], "30000");
+    // How large a record may be is for its topic to say, not for us (librdkafka: 1,000,000, less than a broker's default takes): what
+    // could be read must fit on the dead-letter topic. This is what a broker's socket.request.max.bytes lets through at all.
+    default(&mut config, kafka, &["message.max.bytes"], "104857600");
     user(&mut config, kafka, CONSUMER_ONLY);
     config.set("enable.idempotence", "true");
     config.set("acks", "all");

@@ -96,9 +96,9 @@ pub(crate) fn advice(topic: &str, code: Code) -> String {
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
             format!("this client is not authorized ({code}); grant its principal access")
         }
-        Code::MessageSizeTooLarge | Code::InvalidMessageSize => format!(
-            "the record is too large; raise `message.max.bytes` under [kafka.properties] and `max.message.bytes` of the topic ({code})"
-        ),
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize => {
+            format!("the record is too large; raise the topic's `max.message.bytes` ({code})")
+        }
         other => other.to_string(),
     }
 }

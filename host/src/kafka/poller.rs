@@ -20,6 +20,7 @@ use super::offsets::Partition;
 use super::rebalance::{Context, commit, names, store};
 use super::record;
 use super::shared::{Buffered, End, Lane, Phase, Received, Shared, lock};
+use super::topics;
 use super::watchdog::{Fetching, Watchdog};
 
 /// One wait for records; also how late a stored offset, a pause or the end may be when nothing is under way.
@@ -95,13 +96,14 @@ impl Poller<'_> {
 
     fn check_topics(&self) -> Result<(), End> {
         let mut missing = Vec::new();
-        for lane in &self.shared.lanes {
-            let topic = &lane.route.topic;
+        let routes = self.shared.lanes.iter().map(|lane| lane.route.as_ref());
+        // Those that the routes write too: else their first dead letter would be the first to notice.
+        for topic in topics::names_of(routes) {
             match self.look_for(topic)? {
                 None => {}
-                Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => missing.push(topic.clone()),
+                Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => missing.push(topic.to_owned()),
                 Some(code) => {
-                    let refused = KafkaError::Topic { topic: topic.clone(), reason: advice(topic, code) };
+                    let refused = KafkaError::Topic { topic: topic.to_owned(), reason: advice(topic, code) };
                     return Err(End::Fatal(refused.into()));
                 }
             }

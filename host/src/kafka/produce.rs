@@ -32,9 +32,9 @@ pub struct Produced {
     pub failed: u64,
 }
 
-/// Sample messages `{"id":"rec-1","records":N}`, `records` between 1 and 500.
+/// Sample messages `{"id":"rec-1","records":N}`, `records` between 1 and 50: a few batches.
 pub fn samples(count: u64) -> impl Iterator<Item = io::Result<Vec<u8>>> {
-    (1..=count).map(|n| Ok(format!(r#"{{"id":"rec-{n}","records":{}}}"#, n.wrapping_mul(37) % 500 + 1).into_bytes()))
+    (1..=count).map(|n| Ok(format!(r#"{{"id":"rec-{n}","records":{}}}"#, n.wrapping_mul(37) % 50 + 1).into_bytes()))
 }
 
 /// Produces each line as a record, in order. A line that Kafka refuses is counted; a failing reader and an absent Kafka end it.

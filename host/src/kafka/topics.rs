@@ -1,11 +1,10 @@
-//! Creates topics and looks for missing ones.
+//! Creates topics.
 
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 
 use super::client;
@@ -54,6 +53,12 @@ impl FromStr for TopicSpec {
 
 /// The topics that the routes read and write, with [`DEFAULT_PARTITIONS`] each.
 pub fn of_routes(routes: &[Route]) -> Vec<TopicSpec> {
+    let spec = |name: &str| TopicSpec { name: name.to_owned(), partitions: DEFAULT_PARTITIONS, replication: None };
+    names_of(routes).into_iter().map(spec).collect()
+}
+
+/// The names of the topics that the routes read and write, each once.
+pub(crate) fn names_of<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
     for route in routes {
         for name in [Some(&route.topic), route.completions.as_ref(), Some(&route.dead_letters)].into_iter().flatten() {
@@ -62,8 +67,7 @@ pub fn of_routes(routes: &[Route]) -> Vec<TopicSpec> {
             }
         }
     }
-    let spec = |name: &str| TopicSpec { name: name.to_owned(), partitions: DEFAULT_PARTITIONS, replication: None };
-    names.into_iter().map(spec).collect()
+    names
 }
 
 /// What became of a topic that was asked for.
@@ -111,40 +115,6 @@ pub async fn create(kafka: &Kafka, specs: &[TopicSpec]) -> Result<Vec<Creation>,
             Err((topic, code)) => Err(KafkaError::Topic { reason: advice(&topic, code), topic }),
         })
         .collect()
-}
-
-/// Which of the topics do not exist, in the order given.
-pub async fn missing(kafka: &Kafka, names: &[String]) -> Result<Vec<String>, KafkaError> {
-    let (kafka, names) = (kafka.clone(), names.to_vec());
-    let asked = tokio::task::spawn_blocking(move || {
-        let reporter = Reporter::new(&kafka.brokers, "admin");
-        let client: BaseConsumer<Reporting> =
-            client::reader(&kafka).create_with_context(Reporting(Arc::clone(&reporter))).map_err(creation)?;
-        let mut missing = Vec::new();
-        for name in names {
-            let code = match client.fetch_metadata(Some(&name), REQUEST) {
-                Ok(metadata) => {
-                    let found = metadata.topics().iter().find(|found| found.name() == name);
-                    found.and_then(|found| found.error()).map(Code::from)
-                }
-                Err(ClientError::MetadataFetch(code @ (Code::UnknownTopic | Code::UnknownTopicOrPartition))) => {
-                    Some(code)
-                }
-                Err(error) => {
-                    // Serves the callbacks, which tell why there is no answer.
-                    let _ = client.poll(Duration::ZERO);
-                    return Err(unreachable(&kafka, &reporter, &error));
-                }
-            };
-            match code {
-                None | Some(Code::LeaderNotAvailable) => {}
-                Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => missing.push(name),
-                Some(code) => return Err(KafkaError::Topic { reason: advice(&name, code), topic: name }),
-            }
-        }
-        Ok(missing)
-    });
-    asked.await.map_err(|error| KafkaError::Client(error.to_string()))?
 }
 
 /// The reason of the last connection that failed says more than "timed out".

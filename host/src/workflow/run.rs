@@ -227,8 +227,7 @@ impl Root<'_> {
         };
         match self.run(letter, EmitArgs { events: 1 }).await? {
             Emitted::Ok { .. } => Ok(Flow::End(End::DeadLettered { reason: dying.reason, steps: position.step })),
-            Emitted::Refused { reason } => {
-                tracing::error!(workflow = self.start.workflow, "no dead letter yet, trying again: {reason}");
+            Emitted::Refused { .. } => {
                 let delay = REFUSED_FIRST * 2u32.saturating_pow(dying.refusals.min(16));
                 self.sleep(delay.min(REFUSED_MAX)).await?;
                 let dying = Dying { refusals: dying.refusals.saturating_add(1), ..dying };

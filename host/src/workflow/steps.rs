@@ -145,7 +145,12 @@ impl Durable<EmitArgs, Emitted> for DeadLetterStep {
             attempts: self.attempts,
             plugin_digest: self.dying.digest.as_deref(),
         };
-        Ok(emit(&self.deps, &self.start, &[dead_letter(route, &self.start.message, &death)]).await)
+        let emitted = emit(&self.deps, &self.start, &[dead_letter(route, &self.start.message, &death)]).await;
+        if let Emitted::Refused { reason } = &emitted {
+            // Told here, because the workflow itself runs again from its beginning at each attempt.
+            tracing::error!(workflow = self.start.workflow, "no dead letter yet, trying again: {reason}");
+        }
+        Ok(emitted)
     }
 }
 

@@ -41,7 +41,7 @@ pub fn wait_for<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -291,16 +291,6 @@ impl Worker {
         self.signal(libc::SIGTERM);
         let child = &mut self.child;
         wait_for("the worker to end", || child.try_wait().unwrap())
-    }
-
-    /// What the process ended with by itself.
-    pub fn wait(mut self) -> ExitStatus {
-        let child = &mut self.child;
-        wait_for("the worker to end", || child.try_wait().unwrap())
-    }
-
-    pub fn runs(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
     }
 
     pub fn log(&self) -> Log {

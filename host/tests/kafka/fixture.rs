@@ -61,7 +61,8 @@ pub fn route(topic: &str) -> Arc<Route> {
         plugin: "plugin".into(),
         completions: None,
         default_completion: true,
-        dead_letters: format!("{topic}.dlq"),
+        // Nobody writes one here, and a topic of its own would have to exist.
+        dead_letters: topic.to_owned(),
         id: IdSource::Offset,
         deadline: LONG,
         retry: Retry { attempts: 1, first: Duration::ZERO, max: Duration::ZERO, factor: 1.0 },

@@ -40,8 +40,8 @@ impl Batches {
     /// What a message asks for: a JSON string (the id), an array whose first element is the id, or `{"id": .., "records": ..}`.
     pub fn begin(value: Option<&[u8]>) -> Result<Self, String> {
         let bytes = value.ok_or("the message has no value; expected an id, [id] or {\"id\", \"records\"}")?;
-        let json: Value = serde_json::from_slice(bytes)
-            .map_err(|e| format!("the value is not JSON ({e}): {}", excerpt(bytes)))?;
+        let json: Value =
+            serde_json::from_slice(bytes).map_err(|e| format!("the value is not JSON ({e}): {}", excerpt(bytes)))?;
         let (id, records) = match &json {
             Value::Array(items) => (items.first(), None),
             Value::Object(members) => (members.get("id"), members.get("records")),
@@ -54,9 +54,9 @@ impl Batches {
         };
         let records = match records {
             None | Some(Value::Null) => derived_count(&id),
-            Some(records) => records
-                .as_u64()
-                .ok_or_else(|| format!("`records` is {records}, which is no whole number from 0"))?,
+            Some(records) => {
+                records.as_u64().ok_or_else(|| format!("`records` is {records}, which is no whole number from 0"))?
+            }
         };
         Ok(Batches { id, records, deleted: 0 })
     }
@@ -102,9 +102,9 @@ fn delete(_id: &str, _range: &RangeInclusive<u64>, _step_key: &str) {}
 
 /// A number of records from 1 to 60 for a message that names none, the same every time (FNV-1a).
 fn derived_count(id: &str) -> u64 {
-    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     1 + hash % 60
 }
 
