@@ -13,14 +13,17 @@ fn digest(component_name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_swaps_under_load_fail_no_step() {
-    const MESSAGES: usize = 300;
+    const SWAPS: usize = 20;
+    /// Produced before each swap: there is always work under way.
+    const BATCH: usize = 20;
+    const MESSAGES: usize = SWAPS * BATCH;
     let scene = Scene::new("swap", 4).await;
-    let ops: Vec<_> = (0..9).map(|_| again(500)).collect();
+    let ops: Vec<_> = (0..9).map(|_| again(200)).collect();
     let worker = scene.start();
-    scene.produce((0..MESSAGES).map(|n| script(&format!("m{n}"), &ops))).await;
 
     let variants = ["fixtures/scripted-b.wasm", "fixtures/scripted.wasm"];
-    for swap in 0..20 {
+    for swap in 0..SWAPS {
+        scene.produce((0..BATCH).map(|n| script(&format!("m{swap}-{n}"), &ops))).await;
         let steps = worker.log().steps().len();
         if swap == 10 {
             scene.install_bytes(b"\0asm this is no component", "scripted");

@@ -83,7 +83,8 @@ async fn lines_are_produced_and_refusals_are_counted() {
     assert!(read.iter().all(|line| line["key"] == "k"));
     assert_eq!(read[0]["value"], r#"{"id":"rec-1","records":38}"#);
 
-    let lines: Vec<io::Result<Vec<u8>>> = vec![Ok(b"small".to_vec()), Ok(vec![b'x'; 2_000_000])];
+    // The test broker takes 8 MiB.
+    let lines: Vec<io::Result<Vec<u8>>> = vec![Ok(b"small".to_vec()), Ok(vec![b'x'; 9_000_000])];
     let produced = produce::produce(&kafka, &topic, lines, &Key::None).await.unwrap();
     assert_eq!((produced.sent, produced.failed, produced.refused[0].0), (1, 1, 2));
     let broken: Vec<io::Result<Vec<u8>>> = vec![Err(io::Error::other("gone"))];
