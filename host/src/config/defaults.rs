@@ -1,7 +1,6 @@
 //! Every default, once: for the reader, for the sample and for runs without a file.
 
-use super::types::{IdSource, Limits, Plugins, Retry, Route, Store, Worker};
-use std::collections::BTreeMap;
+use super::types::{IdSource, Limits, Plugins, Properties, Retry, Route, Store, Worker};
 use std::path::Path;
 use std::time::Duration;
 
@@ -51,7 +50,7 @@ pub fn route(name: String, topic: String, plugin: String) -> Route {
         deadline: 30 * DAY,
         retry: retry(),
         limits: limits(),
-        config: BTreeMap::new(),
+        config: Properties::default(),
         topic,
     }
 }

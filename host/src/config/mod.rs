@@ -2,6 +2,8 @@
 
 mod defaults;
 mod fault;
+#[cfg(test)]
+mod faults_tests;
 mod reader;
 mod sample;
 mod settings;

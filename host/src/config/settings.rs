@@ -197,10 +197,10 @@ fn route(mut table: Table<'_>, notes: &mut Notes<'_>) -> Option<Route> {
         deadline: table.positive_duration("deadline", deadline, notes),
         retry: retry(table.table("retry", notes), default_retry, notes),
         limits: limits(table.table("limits", notes), default_limits, notes),
-        config: match table.table("config", notes) {
+        config: Properties(match table.table("config", notes) {
             Some(config) => config.texts(notes).into_iter().map(|(found, name)| (name, found.value)).collect(),
             None => BTreeMap::new(),
-        },
+        }),
         topic: topic_text,
         plugin: plugin.as_ref().map(|found| found.value.clone()).unwrap_or_default(),
     };

@@ -29,11 +29,11 @@ pub struct Kafka {
     pub brokers: String,
     /// The consumer group.
     pub group: String,
-    /// Any librdkafka property. Values may be secrets: [`Properties`] never prints them.
+    /// Any librdkafka property.
     pub properties: Properties,
 }
 
-/// librdkafka properties by name.
+/// Values by name, any of which may be a secret: only the names are ever printed.
 #[derive(Clone, Default, PartialEq)]
 pub struct Properties(pub BTreeMap<String, String>);
 
@@ -119,7 +119,7 @@ pub struct Route {
     /// The bounds of one call.
     pub limits: Limits,
     /// What the plugin reads through `wasi:config/store`.
-    pub config: BTreeMap<String, String>,
+    pub config: Properties,
 }
 
 /// Where a message's id comes from.

@@ -75,7 +75,7 @@ impl Durable<CallArgs, StepRecord> for CallStep {
                     state: self.position.state.clone(),
                     signal: self.position.signal.clone(),
                 },
-                config: &route.config,
+                config: &route.config.0,
                 limits: &route.limits,
             })
             .await;

@@ -1,6 +1,6 @@
 //! A recording stand-in for the durable side, and what the tests need of the broker.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ pub fn route(topic: &str) -> Arc<Route> {
         deadline: LONG,
         retry: Retry { attempts: 1, first: Duration::ZERO, max: Duration::ZERO, factor: 1.0 },
         limits: Limits { time: LONG, memory: 1, output: 1, log: 1 },
-        config: BTreeMap::new(),
+        config: Properties::default(),
     })
 }
 
