@@ -299,10 +299,10 @@ impl Operation {
             Operation::TaskFulfill(fulfill) if fulfill.action.data.id != fulfill.id => {
                 return Err((400, "`action.data.id` is not the task's own promise".to_owned()));
             }
-            Operation::TaskSuspend(suspend) => {
-                if suspend.actions.iter().any(|action| action.data.awaiter != suspend.id) {
-                    return Err((400, "`actions[].data.awaiter` is not the task itself".to_owned()));
-                }
+            Operation::TaskSuspend(suspend)
+                if suspend.actions.iter().any(|action| action.data.awaiter != suspend.id) =>
+            {
+                return Err((400, "`actions[].data.awaiter` is not the task itself".to_owned()));
             }
             _ => {}
         }

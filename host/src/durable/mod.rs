@@ -11,6 +11,8 @@ mod envelope;
 mod error;
 pub mod patience;
 pub mod remote;
+#[cfg(test)]
+mod remote_tests;
 mod timers;
 
 pub use connect::{BackEnd, Connection, Running};
