@@ -41,7 +41,9 @@ async fn request(State(server): State<Arc<Server>>, headers: HeaderMap, body: St
     }
     let request: Value = serde_json::from_str(&body).unwrap();
     let status = if allowed(&headers) { 200 } else { 401 };
-    let promise = json!({"id": request["data"]["id"], "state": "pending", "param": {}, "value": {}, "tags": {},
+    let data = &request["data"];
+    let id = data.get("id").or_else(|| data.get("awaited"));
+    let promise = json!({"id": id, "state": "pending", "param": {}, "value": {}, "tags": {},
         "timeoutAt": 0, "createdAt": 0});
     let head = json!({"corrId": request["head"]["corrId"], "status": status, "version": "2026-04-01"});
     json!({"kind": request["kind"], "head": head, "data": {"promise": promise}}).to_string().into_response()

@@ -8,7 +8,6 @@ use crate::protocol::{
 };
 use crate::rows::{
     PROMISE_COLUMNS, Promise, PromiseState, TASK_ACQUIRED, TASK_FULFILLED, TASK_HALTED, TASK_PENDING, TASK_SUSPENDED,
-    Task,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json};
