@@ -3,12 +3,14 @@
 use super::*;
 use std::sync::Mutex;
 
+type Callback = Box<dyn Fn(String) + Send + Sync>;
+
 /// Answers each kind of request with a status that the test sets (200 otherwise) and remembers what it was asked.
 #[derive(Default)]
 struct Script {
     statuses: Mutex<HashMap<String, u16>>,
     asked: Mutex<Vec<String>>,
-    callback: Mutex<Option<Box<dyn Fn(String) + Send + Sync>>>,
+    callback: Mutex<Option<Callback>>,
 }
 
 #[async_trait::async_trait]

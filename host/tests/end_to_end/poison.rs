@@ -9,7 +9,7 @@ async fn poison_ends_on_the_dead_letter_topic_and_the_rest_completes() {
     const MESSAGES: usize = 5000;
     let scene = Scene::new("poison", 4).await;
     let record = |value: Option<Vec<u8>>| Record { key: Some(b"k".to_vec()), value, headers: Vec::new() };
-    let good = |n: usize| n % 5 != 0;
+    let good = |n: usize| !n.is_multiple_of(5);
     let records: Vec<Record> = (0..MESSAGES)
         .map(|n| match (good(n), n % 4) {
             (true, _) => record(Some(script(&format!("m{n}"), &[]).into_bytes())),
