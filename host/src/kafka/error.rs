@@ -25,6 +25,17 @@ pub enum KafkaError {
         /// What librdkafka says.
         reason: String,
     },
+    /// The cluster answers, but not to this.
+    #[error(
+        "Kafka at {brokers} answers, but not to the request to create topics; the development broker never does: \
+         start it with `pawl broker --topics {}`", .topics.join(",")
+    )]
+    NoCreation {
+        /// `host:port`, separated by commas.
+        brokers: String,
+        /// What was to be created.
+        topics: Vec<String>,
+    },
     /// The cluster answers, and refuses.
     #[error("topic `{topic}`: {reason}")]
     Topic {

@@ -18,6 +18,9 @@ pub const DEFAULT_PARTITIONS: u32 = 4;
 /// How long the cluster may take.
 const REQUEST: Duration = Duration::from_secs(15);
 
+/// How long a cluster that did not create the topics may take to tell what it has.
+const METADATA: Duration = Duration::from_secs(5);
+
 /// A topic to create: `NAME[:PARTITIONS]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicSpec {
@@ -95,10 +98,18 @@ pub async fn create(kafka: &Kafka, specs: &[TopicSpec]) -> Result<Vec<Creation>,
     let topics: Vec<_> = topics.collect();
     let options = AdminOptions::new().operation_timeout(Some(REQUEST)).request_timeout(Some(REQUEST));
     let answers = admin.create_topics(&topics, &options).await;
+    let asked_in_vain = matches!(&answers, Ok(answers) if answers.iter().any(|answer| matches!(answer, Err((_, Code::OperationTimedOut)))));
     // Its drop joins a thread.
-    let dropped = tokio::task::spawn_blocking(move || drop(admin));
+    let dropped = tokio::task::spawn_blocking(move || {
+        let serves = asked_in_vain && admin.inner().fetch_metadata(None, METADATA).is_ok();
+        drop(admin);
+        serves
+    });
     let answers = answers.map_err(|error| unreachable(kafka, &reporter, &error));
-    dropped.await.map_err(|error| KafkaError::Client(error.to_string()))?;
+    if dropped.await.map_err(|error| KafkaError::Client(error.to_string()))? {
+        let topics = specs.iter().map(|spec| spec.name.clone()).collect();
+        return Err(KafkaError::NoCreation { brokers: kafka.brokers.clone(), topics });
+    }
     answers?
         .into_iter()
         .map(|answer| match answer {

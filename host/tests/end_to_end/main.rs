@@ -2,6 +2,7 @@
 
 mod back_pressure;
 mod crash;
+mod disk;
 mod messages;
 mod poison;
 mod sleeping;

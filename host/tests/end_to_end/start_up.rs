@@ -5,7 +5,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 fn run(scene: &Scene) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_pawl")).arg("run").current_dir(scene.dir.path()).output().unwrap()
+    Command::new(PAWL).arg("run").current_dir(scene.dir.path()).output().unwrap()
 }
 
 fn error(output: &Output) -> String {

@@ -18,6 +18,8 @@ use tempfile::TempDir;
 /// Long enough for a busy machine; what takes longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
+pub const PAWL: &str = env!("CARGO_BIN_EXE_pawl");
+
 fn setting(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: run `cargo xtask test`, which starts what these tests need"))
@@ -260,9 +262,14 @@ pub struct Worker {
 impl Worker {
     /// Starts `pawl run` in `dir`; its log goes on in the file of the worker before.
     pub fn start(dir: &Path) -> Worker {
+        Worker::start_by(&mut Command::new(PAWL), dir)
+    }
+
+    /// The same through a command that ends in `exec` of what it is given.
+    pub fn start_by(command: &mut Command, dir: &Path) -> Worker {
         let log = dir.join("worker.log");
         let file: File = OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_pawl"))
+        let child = command
             .args(["run", "--log-format", "json"])
             .current_dir(dir)
             .stdin(Stdio::null())
@@ -277,6 +284,10 @@ impl Worker {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: i32) {

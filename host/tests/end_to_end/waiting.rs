@@ -5,7 +5,7 @@ use serde_json::json;
 use std::process::{Command, Output};
 
 fn pawl(scene: &Scene, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_pawl")).args(args).current_dir(scene.dir.path()).output().unwrap()
+    Command::new(PAWL).args(args).current_dir(scene.dir.path()).output().unwrap()
 }
 
 fn waits_for(scene: &Scene, line: &str) {

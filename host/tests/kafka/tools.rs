@@ -119,6 +119,10 @@ async fn the_development_broker_serves_groups_and_producers() {
     recorder.until("all", |passed| passed.len() == 20).await;
     consumer.stop().await;
     assert_eq!(lines(&kafka, "dev", all(20)).await.len(), 20);
+    // It knows no such request, which must not look like a broker that is away.
+    let spec = TopicSpec { name: "more".into(), partitions: 2, replication: None };
+    let refused = topics::create(&kafka, &[spec]).await.unwrap_err().to_string();
+    assert!(refused.contains("pawl broker --topics more"), "{refused}");
     served.cancel();
     serving.await.unwrap();
 }
