@@ -98,7 +98,7 @@ pub async fn create(kafka: &Kafka, specs: &[TopicSpec]) -> Result<Vec<Creation>,
     let topics: Vec<_> = topics.collect();
     let options = AdminOptions::new().operation_timeout(Some(REQUEST)).request_timeout(Some(REQUEST));
     let answers = admin.create_topics(&topics, &options).await;
-    let asked_in_vain = matches!(&answers, Ok(answers) if answers.iter().any(|answer| matches!(answer, Err((_, Code::OperationTimedOut)))));
+    let asked_in_vain = matches!(&answers, Err(ClientError::AdminOp(Code::OperationTimedOut)));
     // Its drop joins a thread.
     let dropped = tokio::task::spawn_blocking(move || {
         let serves = asked_in_vain && admin.inner().fetch_metadata(None, METADATA).is_ok();
