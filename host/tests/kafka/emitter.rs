@@ -22,7 +22,7 @@ async fn an_unknown_topic_and_a_record_too_large_are_permanent() {
         }
         other => panic!("{other:?}"),
     }
-    let topic = topic("large", 1).await;
+    let topic = topic_with("large", &[("max.message.bytes", "1000000")]).await;
     match emitter.emit(vec![event(&topic, vec![0; 2_000_000])]).await {
         Err(EmitError::Permanent { reason, .. }) => assert!(reason.contains("too large"), "{reason}"),
         other => panic!("{other:?}"),
