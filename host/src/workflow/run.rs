@@ -95,22 +95,26 @@ impl Root<'_> {
         };
         match record.next {
             Next::Again { state, delay_ms, events } => {
-                if let Emitted::Refused { reason } = self.emit(outgoing(events, None)).await? {
+                if let Emitted::Refused { reason } =
+                    self.emit(outgoing(&self.start.step_key(position.step), events, None)).await?
+                {
                     return Ok(dying(reason));
                 }
                 self.sleep(Duration::from_millis(delay_ms)).await?;
                 Ok(completed(state, None))
             }
             Next::Wait { name, timeout_ms, state, events } => {
-                match self.wait(name, Duration::from_millis(timeout_ms), events).await? {
+                match self.wait(position.step, name, Duration::from_millis(timeout_ms), events).await? {
                     Ok(signal) => Ok(completed(state, Some(signal))),
                     Err(reason) => Ok(dying(reason)),
                 }
             }
-            Next::Done { events } => match self.emit(outgoing(events, None)).await? {
-                Emitted::Refused { reason } => Ok(dying(reason)),
-                Emitted::Ok { .. } => Ok(Flow::End(End::Completed { steps: position.step + 1 })),
-            },
+            Next::Done { events } => {
+                match self.emit(outgoing(&self.start.step_key(position.step), events, None)).await? {
+                    Emitted::Refused { reason } => Ok(dying(reason)),
+                    Emitted::Ok { .. } => Ok(Flow::End(End::Completed { steps: position.step + 1 })),
+                }
+            }
             Next::Retry { delay_ms, .. } => {
                 self.sleep(Duration::from_millis(delay_ms)).await?;
                 Ok(Flow::On(Position { attempt: position.attempt.saturating_add(1), ..position }))
@@ -197,6 +201,7 @@ impl Root<'_> {
     /// Creates the promise, emits, waits. The inner error is why an event was refused.
     async fn wait(
         &mut self,
+        step: u64,
         name: String,
         timeout: Duration,
         events: Vec<Event>,
@@ -205,7 +210,7 @@ impl Root<'_> {
         let data = WaitingPromise { workflow: self.start.workflow.clone(), name: name.clone() };
         let promise = self.ctx.promise::<serde_json::Value>().data(&data)?.timeout(timeout).create()?;
         let id = promise.id().await?;
-        if let Emitted::Refused { reason } = self.emit(outgoing(events, Some(&id))).await? {
+        if let Emitted::Refused { reason } = self.emit(outgoing(&self.start.step_key(step), events, Some(&id))).await? {
             self.run(CancelStep { deps: self.deps.clone() }, PromiseArgs { promise: id }).await?;
             return Ok(Err(reason));
         }

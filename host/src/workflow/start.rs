@@ -50,6 +50,11 @@ impl Start {
         Start { link: Some(Link { index, end_promise, position }), ..self.clone() }
     }
 
+    /// The name of a step: the same on every attempt, and no other step's.
+    pub fn step_key(&self, step: u64) -> String {
+        format!("{}:{step}", self.workflow)
+    }
+
     /// The id of the root promise of this start.
     pub fn root_id(&self) -> String {
         root_id(&self.workflow, self.link.as_ref().map_or(0, |link| link.index))

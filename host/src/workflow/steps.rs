@@ -12,7 +12,7 @@ use super::start::{Dying, Position, Start};
 use crate::durable::DurableError;
 use crate::durable::backoff::Backoff;
 use crate::durable::client::{PromiseState, Settle, now_ms};
-use crate::plugin::contract::{Bytes, Event, Progress, Signal};
+use crate::plugin::contract::{Bytes, Event, Header, Progress, Signal};
 use crate::plugin::{Call, Version};
 use resonate::durable::{Durable, ExecutionEnv};
 use resonate::error::Result;
@@ -71,7 +71,7 @@ impl Durable<CallArgs, StepRecord> for CallStep {
                     workflow_id: self.start.workflow.clone(),
                     step: self.position.step,
                     attempt: self.position.attempt,
-                    step_key: format!("{}:{}", self.start.workflow, self.position.step),
+                    step_key: self.start.step_key(self.position.step),
                     state: self.position.state.clone(),
                     signal: self.position.signal.clone(),
                 },
@@ -154,15 +154,18 @@ impl Durable<EmitArgs, Emitted> for DeadLetterStep {
     }
 }
 
-/// The events as Kafka gets them, each with the promise that it may settle, if there is one.
-pub fn outgoing(events: Vec<Event>, promise: Option<&str>) -> Vec<Outgoing> {
+/// The events of a step as Kafka gets them: each with a name of its own, the same whenever it is produced, by which a reader
+/// tells a duplicate, and with the promise that it may settle, if there is one.
+pub fn outgoing(step_key: &str, events: Vec<Event>, promise: Option<&str>) -> Vec<Outgoing> {
+    let header = |name: &str, value: String| Header { name: name.to_owned(), value: Some(Bytes(value.into_bytes())) };
     events
         .into_iter()
-        .map(|event| {
+        .enumerate()
+        .map(|(n, event)| {
             let mut headers = event.headers;
+            headers.push(header("pawl-event", format!("{step_key}:{n}")));
             if let Some(id) = promise {
-                let value = Some(Bytes(id.as_bytes().to_vec()));
-                headers.push(crate::plugin::contract::Header { name: "pawl-promise".to_owned(), value });
+                headers.push(header("pawl-promise", id.to_owned()));
             }
             Outgoing {
                 // Every event was given a topic when the step was decided.

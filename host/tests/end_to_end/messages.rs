@@ -23,6 +23,13 @@ async fn keys_values_and_headers_come_out_as_they_went_in() {
     let worker = scene.start();
     let mut echoed = scene.read(&scene.done, records.len());
     assert!(worker.stop().success());
+    // Each event is named after its workflow and step.
+    for (offset, event) in echoed.iter_mut().enumerate() {
+        let (name, value) = event.headers.pop().unwrap();
+        assert_eq!(name, "pawl-event", "{offset}");
+        let value = String::from_utf8(value.unwrap()).unwrap();
+        assert!(value.starts_with(&format!("r/{}-0-", scene.topic)) && value.ends_with(":0:0"), "{value}");
+    }
     let order = |record: &Record| record.key.clone();
     let mut expected = records;
     expected.sort_by_key(order);
