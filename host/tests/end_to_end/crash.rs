@@ -48,6 +48,26 @@ async fn a_worker_killed_ten_times_completes_every_message_and_redoes_no_step() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_offset_is_committed_survives_a_kill_at_that_moment() {
+    const ROUNDS: usize = 5;
+    const MESSAGES: usize = 200;
+    let scene = Scene::new("committed", 2).await;
+    scene.configure("[kafka.properties]\n\"auto.commit.interval.ms\" = 10", "");
+    for round in 0..ROUNDS {
+        let worker = scene.start();
+        scene.produce((0..MESSAGES).map(|n| script(&format!("{round}-{n}"), &[]))).await;
+        // Kafka won't hand these out again, so from now on they are in the store or nowhere.
+        let lag = scene.lag_reader();
+        wait_for("all offsets to be committed", || (lag(2) == 0).then_some(()));
+        worker.kill();
+    }
+    let worker = scene.start();
+    let distinct = |records: &[Record]| completed_ids(records).into_iter().collect::<BTreeSet<_>>().len();
+    scene.read_until(&scene.done, |records| distinct(records) == ROUNDS * MESSAGES);
+    assert!(worker.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_the_step_under_way_end_and_the_next_worker_goes_on() {
     let scene = Scene::new("term", 1).await;
     let ops = [serde_json::json!({"op": "sleep", "ms": 1500}), again(0), again(0)];

@@ -213,21 +213,28 @@ dead-letters = "{}"
 
     /// The lag of the worker's group: what is in the topic beyond the committed offsets.
     pub fn lag(&self, partitions: i32) -> i64 {
+        self.lag_reader()(partitions)
+    }
+
+    /// The same for who asks often.
+    pub fn lag_reader(&self) -> impl Fn(i32) -> i64 + use<'_> {
         let consumer: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", brokers()).set("group.id", &self.name).create().unwrap();
-        let mut list = TopicPartitionList::new();
-        for partition in 0..partitions {
-            list.add_partition(&self.topic, partition);
-        }
-        let committed = consumer.committed_offsets(list, PATIENCE).unwrap();
-        let lag_of = |partition: i32| {
-            let (_, high) = consumer.fetch_watermarks(&self.topic, partition, PATIENCE).unwrap();
-            match committed.find_partition(&self.topic, partition).unwrap().offset() {
-                Offset::Offset(offset) => high - offset,
-                _ => high,
+        move |partitions| {
+            let mut list = TopicPartitionList::new();
+            for partition in 0..partitions {
+                list.add_partition(&self.topic, partition);
             }
-        };
-        (0..partitions).map(lag_of).sum()
+            let committed = consumer.committed_offsets(list, PATIENCE).unwrap();
+            let lag_of = |partition: i32| {
+                let (_, high) = consumer.fetch_watermarks(&self.topic, partition, PATIENCE).unwrap();
+                match committed.find_partition(&self.topic, partition).unwrap().offset() {
+                    Offset::Offset(offset) => high - offset,
+                    _ => high,
+                }
+            };
+            (0..partitions).map(lag_of).sum()
+        }
     }
 }
 
