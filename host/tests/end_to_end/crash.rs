@@ -52,7 +52,9 @@ async fn a_message_whose_offset_is_committed_survives_a_kill_at_that_moment() {
     const ROUNDS: usize = 5;
     const MESSAGES: usize = 200;
     let scene = Scene::new("committed", 2).await;
-    scene.configure("[kafka.properties]\n\"auto.commit.interval.ms\" = 10", "");
+    // A member by name, whose place the next worker takes without waiting for the session to end.
+    let properties = "\"auto.commit.interval.ms\" = 10\n\"group.instance.id\" = \"the-one\"";
+    scene.configure(&format!("[kafka.properties]\n{properties}"), "");
     for round in 0..ROUNDS {
         let worker = scene.start();
         scene.produce((0..MESSAGES).map(|n| script(&format!("{round}-{n}"), &[]))).await;
