@@ -3,7 +3,7 @@
 //! The SDK starts every execute message at once. So the back end takes one credit for each that it hands over, and gets it back
 //! here when the execution has ended: completed, suspended, released, or never acquired. Sleeping and waiting workflows hold none.
 
-use super::envelope::{Push, Request, status};
+use super::envelope::{Push, Request, acquired_version, status};
 use resonate::error::Result;
 use resonate::network::Network;
 use std::collections::HashMap;
@@ -24,10 +24,26 @@ pub struct Admission {
 pub struct Executions {
     credits: Arc<Semaphore>,
     limit: usize,
-    /// The version under which each execution's task was handed over.
-    under_way: Mutex<HashMap<String, i64>>,
+    under_way: Mutex<HashMap<String, Execution>>,
     count: watch::Sender<usize>,
     draining: watch::Sender<bool>,
+}
+
+/// How far an execution is, and the version of its task that its requests name. Acquiring a task raises its version.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Execution {
+    Offered(i64),
+    Acquired(i64),
+}
+
+impl Execution {
+    /// Whether a message that offers the task under `version` says nothing new: the back end repeats what it sees no answer to.
+    fn is_repeated_by(self, version: i64) -> bool {
+        match self {
+            Execution::Offered(offered) => version <= offered,
+            Execution::Acquired(acquired) => version < acquired,
+        }
+    }
 }
 
 impl Executions {
@@ -69,19 +85,35 @@ impl Executions {
         self.count()
     }
 
-    /// An execute message was handed over. A task that was handed over before, under an older version, has lost its lease: the
-    /// new execution takes its place and its credit.
-    fn begun(&self, task: &str, version: i64) {
-        let replaced = self.change(|under_way| under_way.insert(task.to_owned(), version));
-        if replaced.is_some() {
+    /// An execute message was handed over. Answers whether an execution is to begin: not if the message repeats an earlier one.
+    /// A task that is offered again after it was acquired has lost its lease: the new execution takes the place of the old one
+    /// and its credit.
+    fn offered(&self, task: &str, version: i64) -> bool {
+        let (begins, spare) = self.change(|under_way| match under_way.get(task) {
+            Some(execution) if execution.is_repeated_by(version) => (false, true),
+            _ => (true, under_way.insert(task.to_owned(), Execution::Offered(version)).is_some()),
+        });
+        if spare {
             self.credits.add_permits(1);
         }
+        begins
     }
 
-    /// The execution under that version has ended. That of a newer version, if there is one, goes on.
-    fn ended(&self, task: &str, version: i64) {
+    /// The task that was offered under `version` is held, as `acquired` now.
+    fn acquired(&self, task: &str, version: i64, acquired: i64) {
+        self.change(|under_way| {
+            if let Some(execution) = under_way.get_mut(task)
+                && *execution == Execution::Offered(version)
+            {
+                *execution = Execution::Acquired(acquired);
+            }
+        });
+    }
+
+    /// This execution has ended. One that took its place goes on.
+    fn ended(&self, task: &str, execution: Execution) {
         let removed = self.change(|under_way| match under_way.get(task) {
-            Some(current) if *current == version => under_way.remove(task),
+            Some(current) if *current == execution => under_way.remove(task),
             _ => None,
         });
         if removed.is_some() {
@@ -89,7 +121,7 @@ impl Executions {
         }
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut HashMap<String, i64>) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut HashMap<String, Execution>) -> T) -> T {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut under_way);
         let count = under_way.len();
@@ -121,7 +153,7 @@ impl Admission {
         if let Err(e) = self.inner.send(release.to_string()).await {
             tracing::debug!(task, error = %e, "could not give a lease back while draining");
         }
-        self.executions.ended(task, version);
+        self.executions.ended(task, Execution::Acquired(version));
         std::future::pending().await
     }
 }
@@ -157,36 +189,35 @@ impl Network for Admission {
         let Ok(parsed) = serde_json::from_str::<Request<'_>>(&request) else {
             return self.inner.send(request).await;
         };
-        let ends = match &*parsed.kind {
-            "task.acquire" => Ends::Unless(200),
-            "task.suspend" => Ends::If(200),
-            "task.fulfill" => Ends::If(200),
-            "task.release" => Ends::Always,
-            "task.fence" => {
-                let creates = parsed.data.action.as_ref().is_some_and(|action| action.kind == "promise.create");
-                if creates && *self.executions.draining.borrow() {
-                    return self.park(&parsed.data.id, parsed.data.version).await;
+        let (task, version) = (&*parsed.data.id, parsed.data.version);
+        let acquired = Execution::Acquired(version);
+        match &*parsed.kind {
+            "task.acquire" => {
+                let answer = self.inner.send(request.clone()).await;
+                match answer.as_deref().ok().and_then(acquired_version) {
+                    Some(acquired) => self.executions.acquired(task, version, acquired),
+                    None => self.executions.ended(task, Execution::Offered(version)),
                 }
-                Ends::Never
+                answer
             }
-            _ => Ends::Never,
-        };
-        if matches!(ends, Ends::Never) {
-            return self.inner.send(request).await;
+            // After a refusal the SDK sends a release.
+            "task.suspend" | "task.fulfill" => {
+                let answer = self.inner.send(request.clone()).await;
+                if answer.as_deref().is_ok_and(|answer| status(answer) == 200) {
+                    self.executions.ended(task, acquired);
+                }
+                answer
+            }
+            "task.release" => {
+                let answer = self.inner.send(request.clone()).await;
+                self.executions.ended(task, acquired);
+                answer
+            }
+            "task.fence" if *self.executions.draining.borrow() && parsed.data.creates() => {
+                self.park(task, version).await
+            }
+            _ => self.inner.send(request).await,
         }
-        let (task, version) = (parsed.data.id.into_owned(), parsed.data.version);
-        let answer = self.inner.send(request).await;
-        let status = answer.as_deref().map_or(500, status);
-        let ended = match ends {
-            Ends::Always => true,
-            Ends::If(expected) => status == expected,
-            Ends::Unless(expected) => status != expected,
-            Ends::Never => false,
-        };
-        if ended {
-            self.executions.ended(&task, version);
-        }
-        answer
     }
 
     fn recv(&self, callback: Box<dyn Fn(String) + Send + Sync>) {
@@ -195,8 +226,9 @@ impl Network for Admission {
             if let Ok(push) = serde_json::from_str::<Push<'_>>(&message)
                 && push.kind == "execute"
                 && let Some(task) = &push.data.task
+                && !executions.offered(&task.id, task.version)
             {
-                executions.begun(&task.id, task.version);
+                return;
             }
             callback(message);
         }));
@@ -205,14 +237,6 @@ impl Network for Admission {
     fn target_resolver(&self, target: &str) -> String {
         self.inner.target_resolver(target)
     }
-}
-
-/// Which answer to a request means that the execution has ended. After a failed suspend or fulfill the SDK sends a release.
-enum Ends {
-    Never,
-    Always,
-    If(u16),
-    Unless(u16),
 }
 
 #[cfg(test)]

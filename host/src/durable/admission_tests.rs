@@ -2,6 +2,7 @@
 
 use super::*;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 type Callback = Box<dyn Fn(String) + Send + Sync>;
 
@@ -38,7 +39,10 @@ impl Network for Script {
         let kind = request["kind"].as_str().unwrap().to_owned();
         let status = self.statuses.lock().unwrap().get(&kind).copied().unwrap_or(200);
         self.asked.lock().unwrap().push(kind.clone());
-        Ok(serde_json::json!({"kind": kind, "head": {"status": status}, "data": {}}).to_string())
+        // As a Resonate server does, and the embedded store: acquiring raises the version.
+        let version = request["data"]["version"].as_i64().unwrap_or_default() + i64::from(kind == "task.acquire");
+        let data = serde_json::json!({"task": {"version": version}});
+        Ok(serde_json::json!({"kind": kind, "head": {"status": status}, "data": data}).to_string())
     }
     fn recv(&self, callback: Box<dyn Fn(String) + Send + Sync>) {
         *self.callback.lock().unwrap() = Some(callback);
@@ -52,22 +56,36 @@ struct Bench {
     script: Arc<Script>,
     admission: Arc<Admission>,
     executions: Arc<Executions>,
+    /// Execute messages that came through.
+    begun: Arc<AtomicUsize>,
 }
 
 fn bench(limit: usize) -> Bench {
     let script = Arc::new(Script::default());
     let executions = Executions::new(limit);
     let admission = Arc::new(Admission::new(script.clone(), executions.clone()));
-    admission.recv(Box::new(|_| {}));
-    Bench { script, admission, executions }
+    let begun = Arc::new(AtomicUsize::new(0));
+    let count = begun.clone();
+    admission.recv(Box::new(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    Bench { script, admission, executions, begun }
 }
 
 impl Bench {
-    /// What the back end does: takes a credit, then hands the message over.
-    fn execute(&self, task: &str, version: i64) {
+    /// What the back end does: takes a credit, then hands the message over. Answers whether it gets to the SDK.
+    fn execute(&self, task: &str, version: i64) -> bool {
+        let before = self.begun.load(Ordering::Relaxed);
         self.executions.credits().try_acquire().unwrap().forget();
         let message = serde_json::json!({"kind": "execute", "data": {"task": {"id": task, "version": version}}});
         self.script.callback.lock().unwrap().as_ref().unwrap()(message.to_string());
+        self.begun.load(Ordering::Relaxed) > before
+    }
+
+    /// And then the SDK acquires the task.
+    async fn begin(&self, task: &str, version: i64) {
+        assert!(self.execute(task, version));
+        self.ask("task.acquire", task, version).await;
     }
 
     async fn ask(&self, kind: &str, task: &str, version: i64) -> String {
@@ -92,8 +110,7 @@ fn request(kind: &str, task: &str, version: i64) -> String {
 async fn an_execution_holds_its_credit_until_it_ends() {
     for end in ["task.suspend", "task.fulfill", "task.release"] {
         let bench = bench(2);
-        bench.execute("a", 1);
-        bench.ask("task.acquire", "a", 1).await;
+        bench.begin("a", 0).await;
         bench.ask("task.fence", "a", 1).await;
         assert_eq!((bench.free(), bench.executions.count()), (1, 1), "{end}");
         bench.ask(end, "a", 1).await;
@@ -105,8 +122,7 @@ async fn an_execution_holds_its_credit_until_it_ends() {
 async fn an_execution_that_is_not_acquired_gives_its_credit_back() {
     let bench = bench(1);
     bench.answer("task.acquire", 409);
-    bench.execute("a", 1);
-    bench.ask("task.acquire", "a", 1).await;
+    bench.begin("a", 0).await;
     assert_eq!(bench.free(), 1);
 }
 
@@ -114,7 +130,7 @@ async fn an_execution_that_is_not_acquired_gives_its_credit_back() {
 async fn a_redirected_suspend_goes_on() {
     let bench = bench(1);
     bench.answer("task.suspend", 300);
-    bench.execute("a", 1);
+    bench.begin("a", 0).await;
     bench.ask("task.suspend", "a", 1).await;
     assert_eq!(bench.free(), 0);
 }
@@ -124,7 +140,7 @@ async fn a_refused_fulfill_is_followed_by_a_release_that_ends_it_once() {
     let bench = bench(1);
     bench.answer("task.fulfill", 409);
     bench.answer("task.release", 409);
-    bench.execute("a", 1);
+    bench.begin("a", 0).await;
     bench.ask("task.fulfill", "a", 1).await;
     assert_eq!(bench.free(), 0);
     bench.ask("task.release", "a", 1).await;
@@ -135,20 +151,37 @@ async fn a_refused_fulfill_is_followed_by_a_release_that_ends_it_once() {
 #[tokio::test]
 async fn a_task_that_comes_again_after_its_lease_takes_the_place_of_the_old_execution() {
     let bench = bench(2);
-    bench.execute("a", 1);
-    bench.execute("a", 2);
+    bench.begin("a", 0).await;
+    // The lease ran out; the version stays until somebody acquires the task.
+    assert!(bench.execute("a", 1));
     assert_eq!((bench.free(), bench.executions.count()), (1, 1));
     bench.ask("task.release", "a", 1).await;
     assert_eq!((bench.free(), bench.executions.count()), (1, 1), "the old execution's end is not the new one's");
+    bench.ask("task.acquire", "a", 1).await;
+    bench.ask("task.release", "a", 1).await;
+    assert_eq!((bench.free(), bench.executions.count()), (1, 1), "nor is it after the new one began");
     bench.ask("task.fulfill", "a", 2).await;
     assert_eq!((bench.free(), bench.executions.count()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_message_that_comes_twice_begins_one_execution() {
+    let bench = bench(2);
+    assert!(bench.execute("a", 0));
+    assert!(!bench.execute("a", 0), "not yet acquired");
+    bench.ask("task.acquire", "a", 0).await;
+    assert!(!bench.execute("a", 0), "acquired since");
+    assert_eq!((bench.free(), bench.executions.count()), (1, 1));
+    bench.ask("task.suspend", "a", 1).await;
+    assert_eq!((bench.free(), bench.executions.count()), (2, 0));
+    assert!(bench.execute("a", 1), "it was resumed");
 }
 
 #[tokio::test]
 async fn ready_waits_while_all_places_are_taken() {
     let bench = bench(1);
     bench.executions.ready().await;
-    bench.execute("a", 1);
+    bench.begin("a", 0).await;
     let mut ready = Box::pin(bench.executions.ready());
     assert!(futures::poll!(&mut ready).is_pending());
     bench.ask("task.fulfill", "a", 1).await;
@@ -158,24 +191,24 @@ async fn ready_waits_while_all_places_are_taken() {
 #[tokio::test]
 async fn draining_parks_an_execution_before_its_next_step_and_gives_its_lease_back() {
     let bench = bench(1);
-    bench.execute("a", 1);
+    bench.begin("a", 0).await;
     let mut drain = Box::pin(bench.executions.drain(Duration::from_secs(60)));
     assert!(futures::poll!(&mut drain).is_pending(), "a step is under way");
 
     let mut step = Box::pin(bench.admission.send(request("task.fence", "a", 1)));
     assert!(futures::poll!(&mut step).is_pending(), "no step begins while draining");
     assert_eq!(drain.await, 0);
-    assert_eq!(*bench.script.asked.lock().unwrap(), ["task.release"]);
+    assert_eq!(*bench.script.asked.lock().unwrap(), ["task.acquire", "task.release"]);
     assert!(bench.executions.credits().is_closed(), "nothing is handed over any more");
 }
 
 #[tokio::test]
 async fn draining_lets_a_step_under_way_write_its_checkpoint() {
     let bench = bench(1);
-    bench.execute("a", 1);
+    bench.begin("a", 0).await;
     let mut drain = Box::pin(bench.executions.drain(Duration::from_secs(60)));
     assert!(futures::poll!(&mut drain).is_pending());
     let settle = serde_json::json!({"kind": "task.fence", "data": {"id": "a", "version": 1, "action": {"kind": "promise.settle"}}});
     bench.admission.send(settle.to_string()).await.unwrap();
-    assert_eq!(*bench.script.asked.lock().unwrap(), ["task.fence"]);
+    assert_eq!(*bench.script.asked.lock().unwrap(), ["task.acquire", "task.fence"]);
 }

@@ -22,6 +22,13 @@ pub struct RequestData<'a> {
     pub action: Option<Action<'a>>,
 }
 
+impl RequestData<'_> {
+    /// Whether the fenced operation creates a promise, which is how a step begins.
+    pub fn creates(&self) -> bool {
+        self.action.as_ref().is_some_and(|action| action.kind == "promise.create")
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub struct Action<'a> {
     #[serde(borrow)]
@@ -37,6 +44,22 @@ struct Answer {
 #[derive(Debug, Deserialize)]
 struct AnswerHead {
     status: u16,
+}
+
+#[derive(Debug, Deserialize)]
+struct AcquireAnswer {
+    head: AnswerHead,
+    data: AcquireData,
+}
+
+#[derive(Debug, Deserialize)]
+struct AcquireData {
+    task: AcquiredTask,
+}
+
+#[derive(Debug, Deserialize)]
+struct AcquiredTask {
+    version: i64,
 }
 
 /// A message from the back end to the worker.
@@ -73,6 +96,12 @@ pub struct PushPromise<'a> {
 /// The status of an answer; an answer that has none is the back end's fault.
 pub fn status(answer: &str) -> u16 {
     serde_json::from_str::<Answer>(answer).map_or(500, |answer| answer.head.status)
+}
+
+/// The version under which the task is held from now on, if the answer to `task.acquire` says that it is.
+pub fn acquired_version(answer: &str) -> Option<i64> {
+    let answer = serde_json::from_str::<AcquireAnswer>(answer).ok()?;
+    (answer.head.status == 200).then_some(answer.data.task.version)
 }
 
 /// Whether a text is an answer of the protocol.

@@ -33,25 +33,27 @@ impl State<'_> {
             .map(drop)
     }
 
-    /// Makes a task pending under the next version, so that whoever had it before is fenced off.
+    /// Makes a task pending. Its version stays: whoever takes it next gets the next one.
     pub(super) fn queue(&mut self, task: &Task, resumes: i64) -> Sql<()> {
-        let version = task.version + 1;
         self.connection
             .prepare_cached(
-                "UPDATE tasks SET state = ?2, version = ?3, queued = ?4, not_before = NULL, pid = NULL, ttl = NULL, \
-                 lease_end = NULL, resumes = ?5 WHERE id = ?1",
+                "UPDATE tasks SET state = ?2, queued = ?3, not_before = NULL, pid = NULL, ttl = NULL, lease_end = NULL, \
+                 resumes = ?4 WHERE id = ?1",
             )?
-            .execute(params![task.id, TASK_PENDING, version, self.now, resumes])?;
+            .execute(params![task.id, TASK_PENDING, self.now, resumes])?;
         self.effects.push(Effect::Taken { task: task.id.clone() });
-        self.effects.push(Effect::Queued { address: task.address.clone(), task: task.id.clone(), version });
+        let (address, id) = (task.address.clone(), task.id.clone());
+        self.effects.push(Effect::Queued { address, task: id, version: task.version });
         Ok(())
     }
 
+    /// Leases a pending task under its next version, so that whoever had it before is fenced off.
     fn take(&mut self, task: &Task, pid: &str, ttl: i64) -> Sql<()> {
         let lease_end = self.now.saturating_add(ttl);
         self.connection
             .prepare_cached(
-                "UPDATE tasks SET state = ?2, pid = ?3, ttl = ?4, lease_end = ?5, resumes = 0 WHERE id = ?1",
+                "UPDATE tasks SET state = ?2, version = version + 1, pid = ?3, ttl = ?4, lease_end = ?5, resumes = 0 \
+                 WHERE id = ?1",
             )?
             .execute(params![task.id, TASK_ACQUIRED, pid, ttl, lease_end])?;
         self.effects.push(Effect::Taken { task: task.id.clone() });

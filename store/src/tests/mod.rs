@@ -135,21 +135,22 @@ async fn a_timer_resolves_and_another_promise_times_out() {
 async fn a_task_is_held_by_one_lease_at_a_time() {
     let scene = scene().await;
     scene.root("r").await;
-    assert_eq!(scene.acquire("r", 0, 1000).await.0, 200);
+    let (status, acquired) = scene.acquire("r", 0, 1000).await;
+    assert_eq!((status, &acquired["task"]["version"]), (200, &json!(1)));
     assert_eq!(scene.acquire("r", 0, 1000).await.0, 409);
-    assert_eq!(scene.fence_create("r", 0, "r.0").await, 200);
+    assert_eq!(scene.fence_create("r", 1, "r.0").await, 200);
 
     scene.advance(600);
-    let heartbeat = json!({"pid": "p", "tasks": [{"id": "r", "version": 0}]});
+    let heartbeat = json!({"pid": "p", "tasks": [{"id": "r", "version": 1}]});
     scene.ask("task.heartbeat", heartbeat).await;
     scene.advance(600);
-    assert_eq!(scene.fence_create("r", 0, "r.1").await, 200, "the heartbeat kept the lease");
+    assert_eq!(scene.fence_create("r", 1, "r.1").await, 200, "the heartbeat kept the lease");
 
     scene.advance(1000);
     // The timers run with the next transaction.
     scene.create("x", i64::MAX, json!({})).await;
     assert_eq!(scene.task("r").await["state"], "pending");
-    assert_eq!(scene.fence_create("r", 0, "r.2").await, 409, "the old worker is fenced off");
+    assert_eq!(scene.fence_create("r", 1, "r.2").await, 409, "the old worker is fenced off");
     let (status, acquired) = scene.acquire("r", 1, 1000).await;
     assert_eq!(status, 200);
     let mut preload: Vec<&str> =
@@ -164,7 +165,7 @@ async fn a_suspended_task_goes_on_when_what_it_awaits_is_settled() {
     scene.root("r").await;
     scene.acquire("r", 0, 1000).await;
     scene.create("a", i64::MAX, json!({})).await;
-    assert_eq!(scene.suspend("r", 0, &["a"]).await.0, 200);
+    assert_eq!(scene.suspend("r", 1, &["a"]).await.0, 200);
     assert_eq!(scene.task("r").await["state"], "suspended");
     scene.settle("a", "resolved").await;
     let task = scene.task("r").await;
@@ -180,7 +181,7 @@ async fn a_task_that_awaits_what_is_settled_already_is_redirected() {
         .create("a", START + 5, json!({"resonate:timer": "true", "resonate:parent": "r", "resonate:branch": "a"}))
         .await;
     scene.advance(5);
-    let (status, data) = scene.suspend("r", 0, &["a"]).await;
+    let (status, data) = scene.suspend("r", 1, &["a"]).await;
     assert_eq!(status, 300);
     assert_eq!(data["preload"][0]["state"], "resolved");
     assert_eq!(scene.task("r").await["state"], "acquired");
@@ -193,11 +194,11 @@ async fn what_settles_between_two_suspensions_is_not_missed() {
     scene.acquire("r", 0, 1000).await;
     scene.create("a", i64::MAX, json!({})).await;
     scene.create("b", i64::MAX, json!({})).await;
-    scene.suspend("r", 0, &["a", "b"]).await;
+    scene.suspend("r", 1, &["a", "b"]).await;
     scene.settle("a", "resolved").await;
     scene.acquire("r", 1, 1000).await;
     scene.settle("b", "resolved").await;
-    assert_eq!(scene.suspend("r", 1, &[]).await.0, 300);
+    assert_eq!(scene.suspend("r", 2, &[]).await.0, 300);
 }
 
 #[tokio::test]
@@ -210,9 +211,9 @@ async fn a_fulfilled_task_settles_its_promise_and_takes_nobody_elses_version() {
         json!({"id": "r", "version": version, "action": {"kind": "promise.settle", "data": settle}})
     };
     assert_eq!(scene.ask("task.fulfill", fulfill(7)).await.0, 409);
-    assert_eq!(scene.ask("task.fulfill", fulfill(0)).await.0, 200);
+    assert_eq!(scene.ask("task.fulfill", fulfill(1)).await.0, 200);
     assert_eq!(scene.task("r").await["state"], "fulfilled");
-    assert_eq!(scene.ask("task.fulfill", fulfill(0)).await.0, 409);
+    assert_eq!(scene.ask("task.fulfill", fulfill(1)).await.0, 409);
 }
 
 #[tokio::test]
@@ -282,7 +283,7 @@ async fn settled_workflows_are_removed_whole_after_the_retention_time() {
     for id in ["old", "running"] {
         scene.root(id).await;
         scene.acquire(id, 0, 1_000_000).await;
-        scene.fence_create(id, 0, &format!("{id}.0")).await;
+        scene.fence_create(id, 1, &format!("{id}.0")).await;
         scene.settle(&format!("{id}.0"), "resolved").await;
     }
     scene.settle("old", "resolved").await;
