@@ -86,6 +86,14 @@ impl Delivery {
         self.with(|queues| queues.out.remove(task));
     }
 
+    /// Everything was removed.
+    pub fn reset(&self) {
+        self.with(|queues| {
+            queues.by_address.clear();
+            queues.out.clear();
+        });
+    }
+
     /// Puts a message aside for one worker.
     pub fn unblock(&self, address: &str, message: String) {
         self.with(|queues| {

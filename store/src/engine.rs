@@ -32,6 +32,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 pub enum Job {
     Request {
         operation: Box<Operation>,
+        /// For which time, if not for the clock's.
+        now: Option<i64>,
         reply: oneshot::Sender<Reply>,
     },
     /// Read more pending tasks of an address from the database.
@@ -59,6 +61,8 @@ pub struct Engine {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<Result<(), String>>>>,
     reader: Arc<Mutex<Connection>>,
+    clock: Clock,
+    debug: bool,
     delivery: Arc<Delivery>,
     commits: Arc<AtomicU64>,
     redelivery: Duration,
@@ -78,11 +82,12 @@ impl Engine {
         let commits = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             connection,
-            clock,
+            clock: clock.clone(),
             delivery: delivery.clone(),
             commits: commits.clone(),
             retention: i64::try_from(options.retention.as_millis()).unwrap_or(i64::MAX),
             next_due: Some(0),
+            timers: !options.debug,
             _lock: lock,
         };
         // Its own runtime: a sleep that a request ends early.
@@ -96,6 +101,8 @@ impl Engine {
             jobs: Mutex::new(Some(jobs)),
             thread: Mutex::new(Some(thread)),
             reader,
+            clock,
+            debug: options.debug,
             delivery,
             commits,
             redelivery: options.redelivery,
@@ -108,8 +115,22 @@ impl Engine {
         jobs.ok_or(Closed)?.send(job).await.map_err(|_| Closed)
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
     pub fn reader(&self) -> Arc<Mutex<Connection>> {
         self.reader.clone()
+    }
+
+    /// The time, milliseconds since the Unix epoch.
+    pub fn now(&self) -> i64 {
+        (self.clock)()
+    }
+
+    /// Whether requests may say what time it is.
+    pub fn debug(&self) -> bool {
+        self.debug
     }
 
     pub fn delivery(&self) -> &Arc<Delivery> {
@@ -162,6 +183,8 @@ struct Writer {
     retention: i64,
     /// When the timers must be looked at. `None`: never, as things stand.
     next_due: Option<i64>,
+    /// Whether the timers run by themselves.
+    timers: bool,
     _lock: StoreLock,
 }
 
@@ -198,7 +221,7 @@ impl Writer {
     }
 
     fn time_to_due(&self) -> Duration {
-        let Some(due) = self.next_due else { return LONGEST_SLEEP };
+        let Some(due) = self.next_due.filter(|_| self.timers) else { return LONGEST_SLEEP };
         let wait = due.saturating_sub((self.clock)()).max(0);
         Duration::from_millis(wait as u64).min(LONGEST_SLEEP)
     }
@@ -206,7 +229,7 @@ impl Writer {
     /// Everything in the batch and what is due, on disk or not at all. The answers go out in either case.
     fn transaction(&mut self, batch: &mut Vec<Job>) -> rusqlite::Result<()> {
         let now = (self.clock)();
-        let timers = self.next_due.is_some_and(|due| due <= now);
+        let timers = self.timers && self.next_due.is_some_and(|due| due <= now);
         if batch.is_empty() && !timers {
             return Ok(());
         }
@@ -256,10 +279,10 @@ impl Writer {
         let mut failed = self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).err();
         for job in batch.drain(..) {
             match job {
-                Job::Request { operation, reply } => {
+                Job::Request { operation, now: debug_time, reply } => {
                     let answer = match &failed {
                         Some(_) => Reply::closed(),
-                        None => match self.savepoint(now, *operation, effects) {
+                        None => match self.savepoint(debug_time.unwrap_or(now), *operation, effects) {
                             Ok(answer) => answer,
                             Err(e) if self.connection.is_autocommit() => {
                                 // SQLite has rolled the whole transaction back.
@@ -349,6 +372,11 @@ impl Writer {
                 Effect::Unblock { address, message } => self.delivery.unblock(&address, message),
                 Effect::Settled { at } => self.due(at.saturating_add(self.retention).saturating_add(1)),
                 Effect::Due { at } => self.due(at),
+                Effect::Timers { run } => {
+                    self.timers = run;
+                    self.due(0);
+                }
+                Effect::Reset => self.delivery.reset(),
             }
         }
     }

@@ -4,6 +4,7 @@
 //! it answers is on disk (WAL, `synchronous=FULL`). Requests that arrive while one transaction commits share the next.
 
 mod clock;
+mod cron;
 mod delivery;
 mod engine;
 mod error;
@@ -14,6 +15,7 @@ mod rows;
 mod schema;
 mod search;
 mod state;
+mod view;
 
 pub use error::{CloseError, OpenError};
 pub use network::StoreNetwork;
@@ -33,6 +35,9 @@ pub struct Options {
     pub retention: Duration,
     /// An execute message whose task was not acquired is delivered again after this time.
     pub redelivery: Duration,
+    /// For tests of the protocol: offers the `debug` operations, takes the time of a request from its head
+    /// (`resonate:debug_time`), and lets the timers run only at `debug.tick`, until `debug.stop`.
+    pub debug: bool,
 }
 
 impl Default for Options {
@@ -41,6 +46,7 @@ impl Default for Options {
             path: PathBuf::from("resonate.db"),
             retention: Duration::from_secs(7 * 24 * 3600),
             redelivery: Duration::from_secs(30),
+            debug: false,
         }
     }
 }
@@ -74,17 +80,26 @@ impl Store {
             Err(answer) => return answer.into_text(),
         };
         let (kind, corr_id) = (parsed.kind.clone(), parsed.corr_id.clone());
-        let answer = match parsed.operation {
-            protocol::Operation::Search(search) => search::run(self.engine.reader(), search).await,
-            operation => {
-                let (reply, answer) = oneshot::channel();
-                match self.engine.submit(Job::Request { operation: Box::new(operation), reply }).await {
-                    Ok(()) => answer.await.unwrap_or_else(|_| protocol::Reply::closed()),
-                    Err(engine::Closed) => protocol::Reply::closed(),
-                }
-            }
-        };
+        let debug_time = parsed.debug_time.filter(|_| self.engine.debug());
+        let answer = self.answer(parsed.operation, debug_time).await;
         answer.into_text(&kind, &corr_id)
+    }
+
+    async fn answer(&self, operation: protocol::Operation, now: Option<i64>) -> protocol::Reply {
+        if operation.is_debug() && !self.engine.debug() {
+            return protocol::Reply::error(403, "the debug operations are not enabled");
+        }
+        if operation.only_reads() && self.engine.is_closed() {
+            return protocol::Reply::closed();
+        }
+        if operation.only_reads() {
+            return view::read(self.engine.reader(), now.unwrap_or_else(|| self.engine.now()), operation).await;
+        }
+        let (reply, answer) = oneshot::channel();
+        match self.engine.submit(Job::Request { operation: Box::new(operation), now, reply }).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| protocol::Reply::closed()),
+            Err(engine::Closed) => protocol::Reply::closed(),
+        }
     }
 
     /// A connection for one worker of `group`. Each execute message that it hands over takes one permit of `credits` for good;

@@ -1,8 +1,11 @@
 //! The requests and answers of the protocol, version 2026-04-01: a request that does not fit is answered with 400 and the fault.
 
+use crate::cron::Cron;
+use crate::state::occurrence_id;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use std::collections::HashSet;
 
 const VERSION: &str = "2026-04-01";
 /// Longer ids are refused.
@@ -13,6 +16,8 @@ const LONGEST_ID: usize = 4096;
 pub struct Request {
     pub kind: String,
     pub corr_id: String,
+    /// The time to answer for, where the caller may say so.
+    pub debug_time: Option<i64>,
     pub operation: Operation,
 }
 
@@ -32,7 +37,67 @@ pub enum Operation {
     TaskSuspend(SuspendTask),
     TaskFence(FenceTask),
     TaskHeartbeat(Heartbeat),
+    TaskHalt(Id),
+    TaskContinue(Id),
+    ScheduleGet(Id),
+    ScheduleCreate(CreateSchedule),
+    ScheduleDelete(Id),
     Search(Search),
+    /// Whether the timers run by themselves.
+    DebugTimers {
+        run: bool,
+    },
+    DebugTick(Tick),
+    DebugReset,
+    DebugSnap,
+}
+
+impl Operation {
+    /// Whether it needs no writer.
+    pub fn only_reads(&self) -> bool {
+        matches!(
+            self,
+            Operation::PromiseGet(_)
+                | Operation::TaskGet(_)
+                | Operation::ScheduleGet(_)
+                | Operation::Search(_)
+                | Operation::DebugSnap
+        )
+    }
+
+    /// Whether it is for tests of the protocol alone.
+    pub fn is_debug(&self) -> bool {
+        matches!(
+            self,
+            Operation::DebugTimers { .. } | Operation::DebugTick(_) | Operation::DebugReset | Operation::DebugSnap
+        )
+    }
+}
+
+/// A time, milliseconds since the Unix epoch.
+#[derive(Debug, Deserialize)]
+pub struct Tick {
+    pub time: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateSchedule {
+    pub id: String,
+    pub cron: Cron,
+    pub promise_id: String,
+    pub promise_timeout: i64,
+    #[serde(default)]
+    pub promise_param: Value,
+    #[serde(default)]
+    pub promise_tags: Map<String, Value>,
+}
+
+impl<'de> Deserialize<'de> for Cron {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Cron::parse(text.clone()).map_err(|e| serde::de::Error::custom(format!("`cron` is `{text}`: {e}")))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -167,6 +232,7 @@ pub struct Search {
 pub enum SearchOf {
     Promises,
     Tasks,
+    Schedules,
 }
 
 #[derive(Debug, Deserialize)]
@@ -191,6 +257,10 @@ pub struct Reply {
 impl Reply {
     pub fn ok(data: String) -> Self {
         Reply { status: 200, data }
+    }
+
+    pub fn empty() -> Self {
+        Reply::ok("{}".to_owned())
     }
 
     pub fn error(status: u16, message: impl Into<String>) -> Self {
@@ -238,12 +308,13 @@ pub fn parse(text: &str) -> Result<Request, Refusal> {
     };
     let corr_id = envelope.get("head").and_then(|head| head.get("corrId")).and_then(Value::as_str).unwrap_or_default();
     let corr_id = corr_id.to_owned();
+    let debug_time = envelope.get("head").and_then(|head| head.get("resonate:debug_time")).and_then(Value::as_i64);
     let Some(kind) = envelope.get("kind").and_then(Value::as_str).map(str::to_owned) else {
         return Err(refuse("", &corr_id, 400, "`kind` is missing or no text".to_owned()));
     };
     let data = envelope.remove("data").unwrap_or_else(|| json!({}));
     match operation(&kind, data) {
-        Ok(operation) => Ok(Request { kind, corr_id, operation }),
+        Ok(operation) => Ok(Request { kind, corr_id, debug_time, operation }),
         Err((status, message)) => Err(refuse(&kind, &corr_id, status, message)),
     }
 }
@@ -254,9 +325,9 @@ fn operation(kind: &str, data: Value) -> Result<Operation, Fault> {
     Ok(match kind {
         "promise.get" => Operation::PromiseGet(read(data)?),
         "promise.create" => Operation::PromiseCreate(read(data)?).checked()?,
-        "promise.settle" => Operation::PromiseSettle(read(data)?),
-        "promise.register_callback" => Operation::RegisterCallback(read(data)?),
-        "promise.register_listener" => Operation::RegisterListener(read(data)?),
+        "promise.settle" => Operation::PromiseSettle(read(data)?).checked()?,
+        "promise.register_callback" => Operation::RegisterCallback(read(data)?).checked()?,
+        "promise.register_listener" => Operation::RegisterListener(read(data)?).checked()?,
         "promise.search" => Operation::Search(search(SearchOf::Promises, read(data)?)?),
         "task.get" => Operation::TaskGet(read(data)?),
         "task.create" => Operation::TaskCreate(read(data)?).checked()?,
@@ -267,9 +338,17 @@ fn operation(kind: &str, data: Value) -> Result<Operation, Fault> {
         "task.fence" => Operation::TaskFence(read(data)?).checked()?,
         "task.heartbeat" => Operation::TaskHeartbeat(read(data)?),
         "task.search" => Operation::Search(search(SearchOf::Tasks, read(data)?)?),
-        "task.halt" | "task.continue" | "schedule.get" | "schedule.create" | "schedule.delete" | "schedule.search" => {
-            return Err((501, format!("this store does not offer `{kind}`")));
-        }
+        "task.halt" => Operation::TaskHalt(read(data)?),
+        "task.continue" => Operation::TaskContinue(read(data)?),
+        "schedule.get" => Operation::ScheduleGet(read(data)?),
+        "schedule.create" => Operation::ScheduleCreate(read(data)?).checked()?,
+        "schedule.delete" => Operation::ScheduleDelete(read(data)?),
+        "schedule.search" => Operation::Search(search(SearchOf::Schedules, read(data)?)?),
+        "debug.start" => Operation::DebugTimers { run: false },
+        "debug.stop" => Operation::DebugTimers { run: true },
+        "debug.tick" => Operation::DebugTick(read(data)?),
+        "debug.reset" => Operation::DebugReset,
+        "debug.snap" => Operation::DebugSnap,
         _ => return Err((400, format!("`kind` is `{kind}`, which is no operation of the protocol"))),
     })
 }
@@ -294,34 +373,138 @@ impl Operation {
     fn checked(self) -> Result<Self, Fault> {
         match &self {
             Operation::PromiseCreate(create) => create.check()?,
-            Operation::TaskCreate(create) => create.action.data.check()?,
-            Operation::TaskFence(FenceTask { action: FencedAction::Create(create), .. }) => create.check()?,
-            Operation::TaskFulfill(fulfill) if fulfill.action.data.id != fulfill.id => {
-                return Err((400, "`action.data.id` is not the task's own promise".to_owned()));
+            Operation::PromiseSettle(settle) => check_value("value", &settle.value)?,
+            Operation::RegisterCallback(register) if register.awaited == register.awaiter => {
+                return Err((400, "`awaited` and `awaiter` are the same promise".to_owned()));
             }
-            Operation::TaskSuspend(suspend)
-                if suspend.actions.iter().any(|action| action.data.awaiter != suspend.id) =>
-            {
-                return Err((400, "`actions[].data.awaiter` is not the task itself".to_owned()));
+            Operation::RegisterListener(register) => check_address(&register.address)?,
+            Operation::TaskCreate(create) => {
+                create.action.data.check()?;
+                if create.action.data.tag("resonate:target").is_none() {
+                    return Err((400, "`action.data.tags` has no `resonate:target`, so there is no task".to_owned()));
+                }
             }
+            Operation::TaskFence(fence) => fence.check()?,
+            Operation::TaskFulfill(fulfill) => {
+                check_value("action.data.value", &fulfill.action.data.value)?;
+                if fulfill.action.data.id != fulfill.id {
+                    return Err((400, "`action.data.id` is not the task's own promise".to_owned()));
+                }
+            }
+            Operation::TaskSuspend(suspend) => suspend.check()?,
+            Operation::ScheduleCreate(create) => create.check()?,
             _ => {}
         }
         Ok(self)
     }
 }
 
+impl FenceTask {
+    fn check(&self) -> Result<(), Fault> {
+        let id = match &self.action {
+            FencedAction::Create(create) => {
+                create.check()?;
+                &create.id
+            }
+            FencedAction::Settle(settle) => {
+                check_value("action.data.value", &settle.value)?;
+                &settle.id
+            }
+        };
+        if *id == self.id {
+            return Err((400, "`action.data.id` is the task's own promise, which `task.fulfill` settles".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl SuspendTask {
+    fn check(&self) -> Result<(), Fault> {
+        let fault = |message: &str| Err((400, message.to_owned()));
+        if self.actions.is_empty() {
+            return fault("`actions` is empty: nothing would wake the task");
+        }
+        let mut awaited = HashSet::new();
+        for Action { data: action } in &self.actions {
+            if action.awaiter != self.id {
+                return fault("`actions[].data.awaiter` is not the task itself");
+            }
+            if action.awaited == self.id {
+                return fault("`actions[].data.awaited` is the task itself");
+            }
+            if !awaited.insert(&action.awaited) {
+                return fault("`actions[].data.awaited` names a promise twice");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl CreateSchedule {
+    fn check(&self) -> Result<(), Fault> {
+        check_id("id", &self.id)?;
+        // The longest that it can become.
+        check_id("promiseId", &occurrence_id(&self.promise_id, &self.id, i64::MAX))?;
+        if self.promise_timeout < 0 {
+            return Err((400, format!("`promiseTimeout` is {}, which is negative", self.promise_timeout)));
+        }
+        check_value("promiseParam", &self.promise_param)?;
+        check_tags("promiseTags", &self.promise_tags)
+    }
+}
+
+fn check_id(field: &str, id: &str) -> Result<(), Fault> {
+    if id.is_empty() || id.len() > LONGEST_ID {
+        return Err((400, format!("`{field}` has {} bytes; 1 to {LONGEST_ID} are allowed", id.len())));
+    }
+    Ok(())
+}
+
+fn check_value(field: &str, value: &Value) -> Result<(), Fault> {
+    match value {
+        Value::Null | Value::Object(_) => Ok(()),
+        _ => Err((400, format!("`{field}` is no object with `headers` and `data`"))),
+    }
+}
+
+fn check_tags(field: &str, tags: &Map<String, Value>) -> Result<(), Fault> {
+    if let Some((name, _)) = tags.iter().find(|(_, value)| !value.is_string()) {
+        return Err((400, format!("`{field}.{name}` is no text")));
+    }
+    if tags.get("resonate:timer").is_some_and(|timer| timer == "true") && tags.contains_key("resonate:target") {
+        let message = "has both `resonate:timer` and `resonate:target`: nobody executes a timer";
+        return Err((400, format!("`{field}` {message}")));
+    }
+    Ok(())
+}
+
+/// What messages can be sent to.
+fn check_address(address: &str) -> Result<(), Fault> {
+    let reachable = address.starts_with("http://")
+        || address.starts_with("https://")
+        || (address.starts_with("poll://") && address.contains('@'));
+    if reachable {
+        return Ok(());
+    }
+    let message = format!(
+        "`address` is `{address}`; it begins with http:// or https://, or is poll://any@GROUP or poll://uni@GROUP/ID"
+    );
+    Err((400, message))
+}
+
 impl CreatePromise {
     fn check(&self) -> Result<(), Fault> {
-        if self.id.is_empty() || self.id.len() > LONGEST_ID {
-            return Err((400, format!("`id` has {} bytes; 1 to {LONGEST_ID} are allowed", self.id.len())));
-        }
+        check_id("id", &self.id)?;
         if self.timeout_at < 0 {
             return Err((400, format!("`timeoutAt` is {}, which is before 1970", self.timeout_at)));
         }
-        match self.tags.iter().find(|(_, value)| !value.is_string()) {
-            Some((name, _)) => Err((400, format!("`tags.{name}` is no text"))),
-            None => Ok(()),
-        }
+        check_value("param", &self.param)?;
+        check_tags("tags", &self.tags)
+    }
+
+    /// Nobody executes it: it resolves at its timeout.
+    pub fn is_timer(&self) -> bool {
+        self.tag("resonate:timer") == Some("true")
     }
 
     /// A tag of the protocol.

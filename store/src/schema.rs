@@ -29,13 +29,14 @@ CREATE TABLE promises (
     branch     TEXT,
     parent     TEXT,
     target     TEXT,
-    timer      INTEGER NOT NULL
+    timer      INTEGER NOT NULL,
+    external   INTEGER NOT NULL
 );
-CREATE INDEX promises_due ON promises (timeout_at) WHERE state = 0;
+CREATE INDEX promises_due ON promises (timeout_at) WHERE state = 0 AND external = 1;
 CREATE INDEX promises_origin ON promises (origin);
 CREATE INDEX promises_branch ON promises (branch) WHERE branch IS NOT NULL AND branch <> id;
 CREATE INDEX promises_parent ON promises (parent) WHERE parent IS NOT NULL AND parent <> id;
-CREATE INDEX promises_settled ON promises (settled_at) WHERE state <> 0 AND origin = id;
+CREATE INDEX promises_ended ON promises (coalesce(settled_at, timeout_at)) WHERE origin = id AND (state <> 0 OR external = 0);
 
 CREATE TABLE tasks (
     seq       INTEGER PRIMARY KEY,
@@ -69,17 +70,17 @@ CREATE TABLE listeners (
 ) WITHOUT ROWID;
 
 CREATE TABLE schedules (
-    id              TEXT PRIMARY KEY,
+    seq             INTEGER PRIMARY KEY,
+    id              TEXT NOT NULL UNIQUE,
     cron            TEXT NOT NULL,
     promise_id      TEXT NOT NULL,
     promise_timeout INTEGER NOT NULL,
     promise_param   TEXT NOT NULL,
     promise_tags    TEXT NOT NULL,
-    tags            TEXT NOT NULL,
     created_at      INTEGER NOT NULL,
     next_run_at     INTEGER NOT NULL,
     last_run_at     INTEGER
-) WITHOUT ROWID;
+);
 CREATE INDEX schedules_due ON schedules (next_run_at);
 
 CREATE TABLE local_workers (pid TEXT PRIMARY KEY) WITHOUT ROWID;

@@ -1,16 +1,18 @@
-//! The protocol's state machines over one open transaction; promises here, tasks and time in files of their own.
+//! The protocol's writing operations over one open transaction: promises here, tasks, schedules and time in files of their own.
 
+mod schedules;
 mod tasks;
 mod time;
+
+pub use schedules::occurrence_id;
 
 use crate::protocol::{
     CreatePromise, Operation, RegisterCallback, RegisterListener, Reply, SettlePromise, SettleState,
 };
-use crate::rows::{
-    PROMISE_COLUMNS, Promise, PromiseState, TASK_ACQUIRED, TASK_FULFILLED, TASK_HALTED, TASK_PENDING, TASK_SUSPENDED,
-};
-use rusqlite::{Connection, OptionalExtension, params};
-use serde_json::{Value, json};
+use crate::rows::{Promise, PromiseState, TaskState};
+use crate::view::{Sql, View, not_found, with_promise};
+use rusqlite::{Connection, params};
+use serde_json::Value;
 
 /// What the world learns of once the transaction is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,43 +27,32 @@ pub enum Effect {
     Settled { at: i64 },
     /// A time was set before which the timers need not be looked at.
     Due { at: i64 },
+    /// The timers run by themselves, or only when they are told to.
+    Timers { run: bool },
+    /// Everything was removed.
+    Reset,
 }
 
-/// One transaction's view of the store.
+/// One transaction's view of the store, and what it changes.
 pub struct State<'a> {
-    connection: &'a Connection,
-    now: i64,
+    view: View<'a>,
     effects: &'a mut Vec<Effect>,
 }
 
-type Sql<T> = rusqlite::Result<T>;
-
 impl<'a> State<'a> {
     pub fn new(connection: &'a Connection, now: i64, effects: &'a mut Vec<Effect>) -> Self {
-        State { connection, now, effects }
+        State { view: View { connection, now }, effects }
     }
 
     /// Runs one request. An error undoes it and nothing else.
     pub fn run(&mut self, operation: Operation) -> Sql<Reply> {
         match operation {
-            Operation::PromiseGet(get) => Ok(match self.promise(&get.id)? {
-                Some(promise) => with_promise(200, &promise),
-                None => not_found("promise", &get.id),
-            }),
-            Operation::PromiseCreate(create) => {
-                let (created, promise) = self.create_promise(create)?;
-                Ok(with_promise(if created { 201 } else { 200 }, &promise))
+            Operation::PromiseCreate(create) => Ok(with_promise(&self.create_promise(create)?)),
+            Operation::PromiseSettle(settle) => {
+                Ok(self.settle_promise(settle)?.map_or_else(|reply| reply, |promise| with_promise(&promise)))
             }
-            Operation::PromiseSettle(settle) => Ok(match self.settle_promise(settle)? {
-                Ok(promise) => with_promise(200, &promise),
-                Err(reply) => reply,
-            }),
             Operation::RegisterCallback(register) => self.register_callback(register),
             Operation::RegisterListener(register) => self.register_listener(register),
-            Operation::TaskGet(get) => Ok(match self.task(&get.id)? {
-                Some(task) => Reply::ok(json!({"task": task.record()}).to_string()),
-                None => not_found("task", &get.id),
-            }),
             Operation::TaskCreate(create) => self.create_task(create),
             Operation::TaskAcquire(acquire) => self.acquire_task(acquire),
             Operation::TaskRelease(release) => self.release_task(release),
@@ -69,75 +60,91 @@ impl<'a> State<'a> {
             Operation::TaskSuspend(suspend) => self.suspend_task(suspend),
             Operation::TaskFence(fence) => self.fence(fence),
             Operation::TaskHeartbeat(heartbeat) => self.heartbeat(heartbeat),
-            Operation::Search(_) => Ok(Reply::error(500, "searches are read beside the writer")),
+            Operation::TaskHalt(halt) => self.halt_task(&halt.id),
+            Operation::TaskContinue(resume) => self.continue_task(&resume.id),
+            Operation::ScheduleCreate(create) => self.create_schedule(create),
+            Operation::ScheduleDelete(delete) => self.delete_schedule(&delete.id),
+            Operation::DebugTimers { run } => {
+                self.effects.push(Effect::Timers { run });
+                Ok(Reply::empty())
+            }
+            Operation::DebugTick(tick) => {
+                let mut state = State::new(self.view.connection, tick.time, self.effects);
+                while state.tick(usize::MAX >> 1)? {}
+                Ok(Reply::ok("[]".to_owned()))
+            }
+            Operation::DebugReset => {
+                self.view.connection.execute_batch(
+                    "DELETE FROM promises; DELETE FROM tasks; DELETE FROM callbacks; DELETE FROM listeners; DELETE FROM schedules",
+                )?;
+                self.effects.push(Effect::Reset);
+                Ok(Reply::empty())
+            }
+            Operation::PromiseGet(_)
+            | Operation::TaskGet(_)
+            | Operation::ScheduleGet(_)
+            | Operation::Search(_)
+            | Operation::DebugSnap => Ok(Reply::error(500, "not an operation that writes")),
         }
     }
 
-    /// The promise as of now: one past its timeout is settled first.
-    fn promise(&mut self, id: &str) -> Sql<Option<Promise>> {
-        let Some(promise) = self.stored_promise(id)? else { return Ok(None) };
-        if promise.is_pending() && promise.timeout_at <= self.now {
-            self.time_out(&promise)?;
-            return self.stored_promise(id);
+    /// Creates the promise, with its task if it has a target; or answers the one that exists.
+    fn create_promise(&mut self, create: CreatePromise) -> Sql<Promise> {
+        if let Some(existing) = self.view.promise(&create.id)? {
+            return Ok(existing);
         }
-        Ok(Some(promise))
-    }
-
-    fn stored_promise(&self, id: &str) -> Sql<Option<Promise>> {
-        self.connection
-            .prepare_cached(&format!("SELECT {PROMISE_COLUMNS} FROM promises WHERE id = ?1"))?
-            .query_row([id], Promise::read)
-            .optional()
-    }
-
-    /// Creates the promise, with its task if it has a target. The flag tells a new one from one that existed.
-    fn create_promise(&mut self, create: CreatePromise) -> Sql<(bool, Promise)> {
-        if let Some(existing) = self.promise(&create.id)? {
-            return Ok((false, existing));
-        }
-        let target = create.tag("resonate:target").map(str::to_owned);
-        let not_before =
-            create.tag("resonate:delay").and_then(|delay| delay.parse::<i64>().ok()).filter(|delay| *delay > self.now);
-        let promise = self.insert_promise(create, target.as_deref())?;
-        if let Some(address) = target {
+        let now = self.view.now;
+        let delay = create.tag("resonate:delay").and_then(|delay| delay.parse::<i64>().ok());
+        let not_before = delay.filter(|delay| *delay > now);
+        let promise = self.insert_promise(create)?;
+        if let Some(address) = &promise.target {
             if promise.is_pending() {
-                self.insert_task(&promise.id, &address, TASK_PENDING, not_before)?;
-                match not_before {
-                    Some(at) => self.effects.push(Effect::Due { at }),
-                    None => self.effects.push(Effect::Queued { address, task: promise.id.clone(), version: 0 }),
-                }
+                self.insert_task(&promise.id, address, TaskState::Pending, not_before)?;
+                self.effects.push(match not_before {
+                    Some(at) => Effect::Due { at },
+                    None => Effect::Queued { address: address.clone(), task: promise.id.clone(), version: 0 },
+                });
             } else {
-                self.insert_task(&promise.id, &address, TASK_FULFILLED, None)?;
+                self.insert_task(&promise.id, address, TaskState::Fulfilled, None)?;
             }
         }
-        Ok((true, promise))
+        Ok(promise)
     }
 
-    fn insert_promise(&mut self, create: CreatePromise, target: Option<&str>) -> Sql<Promise> {
-        let timer = create.tag("resonate:timer") == Some("true");
-        let origin = create.tag("resonate:origin").unwrap_or(&create.id).to_owned();
-        let branch = create.tag("resonate:branch").map(str::to_owned);
-        let parent = create.tag("resonate:parent").map(str::to_owned);
-        let overdue = create.timeout_at <= self.now;
+    fn insert_promise(&mut self, create: CreatePromise) -> Sql<Promise> {
+        let tag = |name: &str| create.tag(name).map(str::to_owned);
+        let timer = create.is_timer();
+        let target = tag("resonate:target");
+        let external = timer
+            || target.is_some()
+            || create.tag("resonate:external") == Some("true")
+            // What SDK 0.6 says of a promise that somebody else settles.
+            || create.tag("resonate:scope") == Some("global");
+        let origin = tag("resonate:origin").unwrap_or_else(|| create.id.clone());
+        let (branch, parent) = (tag("resonate:branch"), tag("resonate:parent"));
+        let now = self.view.now;
+        let overdue = create.timeout_at <= now;
         let mut promise = Promise {
-            state: PromiseState::Pending as u8,
+            state: PromiseState::Pending,
             param: value_text(create.param),
             value: "{}".to_owned(),
             tags: Value::Object(create.tags).to_string(),
             timeout_at: create.timeout_at,
-            created_at: if overdue { create.timeout_at } else { self.now },
+            created_at: if overdue { create.timeout_at } else { now },
             settled_at: overdue.then_some(create.timeout_at),
-            branch,
             timer,
+            external,
+            target,
             id: create.id,
         };
         if overdue {
-            promise.state = promise.timeout_state() as u8;
+            promise.state = promise.timeout_state();
         }
-        self.connection
+        self.view
+            .connection
             .prepare_cached(
-                "INSERT INTO promises (id, state, param, value, tags, timeout_at, created_at, settled_at, origin, branch, parent, \
-                 target, timer) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                "INSERT INTO promises (id, state, param, value, tags, timeout_at, created_at, settled_at, timer, external, target, \
+                 origin, branch, parent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             )?
             .execute(params![
                 promise.id,
@@ -148,20 +155,24 @@ impl<'a> State<'a> {
                 promise.timeout_at,
                 promise.created_at,
                 promise.settled_at,
-                origin,
-                promise.branch,
-                parent,
-                target,
                 promise.timer,
+                promise.external,
+                promise.target,
+                origin,
+                branch,
+                parent,
             ])?;
-        if !overdue {
-            self.effects.push(Effect::Due { at: promise.timeout_at });
-        }
+        self.effects.push(match promise.settled_at {
+            Some(at) => Effect::Settled { at },
+            None if promise.external => Effect::Due { at: promise.timeout_at },
+            // Nobody waits for it, so it only has to be removed some day.
+            None => Effect::Settled { at: promise.timeout_at },
+        });
         Ok(promise)
     }
 
     fn settle_promise(&mut self, settle: SettlePromise) -> Sql<Result<Promise, Reply>> {
-        let Some(promise) = self.promise(&settle.id)? else {
+        let Some(promise) = self.view.promise(&settle.id)? else {
             return Ok(Err(not_found("promise", &settle.id)));
         };
         if !promise.is_pending() {
@@ -172,116 +183,99 @@ impl<'a> State<'a> {
             SettleState::Rejected => PromiseState::Rejected,
             SettleState::RejectedCanceled => PromiseState::Canceled,
         };
-        self.settle(promise, state, value_text(settle.value), self.now).map(Ok)
+        self.settle(promise, state, value_text(settle.value), self.view.now).map(Ok)
     }
 
     /// Settles a promise at its timeout.
-    fn time_out(&mut self, promise: &Promise) -> Sql<()> {
+    fn time_out(&mut self, promise: Promise) -> Sql<()> {
         let (state, at) = (promise.timeout_state(), promise.timeout_at);
-        self.settle(promise.clone(), state, "{}".to_owned(), at).map(drop)
+        self.settle(promise, state, "{}".to_owned(), at).map(drop)
     }
 
     /// The one way in which a promise ends, and all that follows: its own task is done, those that wait go on, listeners hear.
-    fn settle(&mut self, mut promise: Promise, state: PromiseState, value: String, at: i64) -> Sql<Promise> {
-        promise.state = state as u8;
-        promise.value = value;
-        promise.settled_at = Some(at);
-        self.connection
-            .prepare_cached("UPDATE promises SET state = ?2, value = ?3, settled_at = ?4 WHERE id = ?1")?
-            .execute(params![promise.id, promise.state, promise.value, at])?;
-        self.effects.push(Effect::Settled { at });
-        self.finish_task(&promise.id)?;
-        self.resume_awaiters(&promise.id)?;
-        self.notify_listeners(&promise)?;
+    fn settle(&mut self, promise: Promise, state: PromiseState, value: String, at: i64) -> Sql<Promise> {
+        let promise = self.write_settled(promise, state, value, at)?;
+        // An awaiter that turns out to be past its own deadline is settled in turn: a list, for such a chain may be long.
+        let mut settled = vec![promise.clone()];
+        while let Some(promise) = settled.pop() {
+            self.notify_listeners(&promise)?;
+            for awaiter in self.take_awaiters(&promise.id)? {
+                settled.extend(self.resume(&awaiter)?);
+            }
+        }
         Ok(promise)
     }
 
-    fn finish_task(&mut self, id: &str) -> Sql<()> {
-        let finished = self
+    fn write_settled(&mut self, mut promise: Promise, state: PromiseState, value: String, at: i64) -> Sql<Promise> {
+        (promise.state, promise.value, promise.settled_at) = (state, value, Some(at));
+        self.view
             .connection
-            .prepare_cached(
-                "UPDATE tasks SET state = ?2, pid = NULL, ttl = NULL, lease_end = NULL, resumes = 0 WHERE id = ?1 AND state <> ?2",
-            )?
-            .execute(params![id, TASK_FULFILLED])?;
-        if finished > 0 {
-            self.connection.prepare_cached("DELETE FROM callbacks WHERE awaiter = ?1")?.execute([id])?;
-            self.effects.push(Effect::Taken { task: id.to_owned() });
+            .prepare_cached("UPDATE promises SET state = ?2, value = ?3, settled_at = ?4 WHERE id = ?1")?
+            .execute(params![promise.id, promise.state, promise.value, at])?;
+        self.effects.push(Effect::Settled { at });
+        if promise.target.is_some() {
+            self.finish_task(&promise.id)?;
         }
-        Ok(())
+        Ok(promise)
     }
 
-    fn resume_awaiters(&mut self, promise: &str) -> Sql<()> {
-        let awaiters: Vec<String> = self
-            .connection
-            .prepare_cached("SELECT awaiter FROM callbacks WHERE awaited = ?1")?
-            .query_map([promise], |row| row.get(0))?
-            .collect::<Sql<_>>()?;
-        if awaiters.is_empty() {
-            return Ok(());
-        }
-        self.connection.prepare_cached("DELETE FROM callbacks WHERE awaited = ?1")?.execute([promise])?;
-        for awaiter in awaiters {
-            let Some(task) = self.task(&awaiter)? else { continue };
-            match task.state {
-                TASK_SUSPENDED => self.queue(&task, 1)?,
-                TASK_PENDING | TASK_ACQUIRED | TASK_HALTED => {
-                    self.connection
-                        .prepare_cached("UPDATE tasks SET resumes = resumes + 1 WHERE id = ?1")?
-                        .execute([&awaiter])?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+    fn take_awaiters(&mut self, promise: &str) -> Sql<Vec<String>> {
+        self.take("DELETE FROM callbacks WHERE awaited = ?1 RETURNING awaiter", promise)
     }
 
     fn notify_listeners(&mut self, promise: &Promise) -> Sql<()> {
-        let addresses: Vec<String> = self
-            .connection
-            .prepare_cached("SELECT address FROM listeners WHERE promise = ?1")?
-            .query_map([&promise.id], |row| row.get(0))?
-            .collect::<Sql<_>>()?;
-        if addresses.is_empty() {
-            return Ok(());
-        }
-        self.connection.prepare_cached("DELETE FROM listeners WHERE promise = ?1")?.execute([&promise.id])?;
-        let message = format!(r#"{{"kind":"unblock","data":{{"promise":{}}}}}"#, promise.record());
+        let addresses = self.take("DELETE FROM listeners WHERE promise = ?1 RETURNING address", &promise.id)?;
         for address in addresses {
-            self.effects.push(Effect::Unblock { address, message: message.clone() });
+            let message = format!(r#"{{"kind":"unblock","head":{{}},"data":{{"promise":{}}}}}"#, promise.record());
+            self.effects.push(Effect::Unblock { address, message });
         }
         Ok(())
     }
 
+    fn take(&self, delete: &str, id: &str) -> Sql<Vec<String>> {
+        self.view.connection.prepare_cached(delete)?.query_map([id], |row| row.get(0))?.collect()
+    }
+
     fn register_callback(&mut self, register: RegisterCallback) -> Sql<Reply> {
-        let Some(promise) = self.promise(&register.awaited)? else {
-            return Ok(not_found("promise", &register.awaited));
+        let RegisterCallback { awaited, awaiter } = register;
+        let Some(promise) = self.view.promise(&awaited)? else { return Ok(not_found("promise", &awaited)) };
+        let Some(waiting) = self.view.promise(&awaiter)? else {
+            return Ok(Reply::error(422, format!("`awaiter`: there is no promise `{awaiter}`")));
         };
-        if self.task(&register.awaiter)?.is_none() {
-            return Ok(not_found("task", &register.awaiter));
+        if waiting.target.is_none() {
+            return Ok(Reply::error(422, format!("`awaiter`: the promise `{awaiter}` has no task that could wait")));
         }
-        if promise.is_pending() {
-            self.add_callback(&register.awaited, &register.awaiter)?;
+        if !promise.external {
+            return Ok(internal("awaited", &awaited));
         }
-        Ok(with_promise(200, &promise))
+        if promise.is_pending() && waiting.is_pending() {
+            self.add_callback(&awaited, &awaiter)?;
+        }
+        Ok(with_promise(&promise))
     }
 
     fn add_callback(&mut self, awaited: &str, awaiter: &str) -> Sql<()> {
-        self.connection
+        self.view
+            .connection
             .prepare_cached("INSERT OR IGNORE INTO callbacks (awaited, awaiter) VALUES (?1, ?2)")?
             .execute([awaited, awaiter])
             .map(drop)
     }
 
     fn register_listener(&mut self, register: RegisterListener) -> Sql<Reply> {
-        let Some(promise) = self.promise(&register.awaited)? else {
+        let Some(promise) = self.view.promise(&register.awaited)? else {
             return Ok(not_found("promise", &register.awaited));
         };
+        if !promise.external {
+            return Ok(internal("awaited", &register.awaited));
+        }
         if promise.is_pending() {
-            self.connection
+            self.view
+                .connection
                 .prepare_cached("INSERT OR IGNORE INTO listeners (promise, address) VALUES (?1, ?2)")?
                 .execute([&register.awaited, &register.address])?;
         }
-        Ok(with_promise(200, &promise))
+        Ok(with_promise(&promise))
     }
 }
 
@@ -290,10 +284,10 @@ fn value_text(value: Value) -> String {
     if value.is_null() { "{}".to_owned() } else { value.to_string() }
 }
 
-fn with_promise(status: u16, promise: &Promise) -> Reply {
-    Reply { status, data: format!(r#"{{"promise":{}}}"#, promise.record()) }
-}
-
-fn not_found(what: &str, id: &str) -> Reply {
-    Reply::error(404, format!("there is no {what} `{id}`"))
+/// Nothing would ever wake whoever waits for such a promise: its timeout is not armed.
+fn internal(field: &str, id: &str) -> Reply {
+    let message = format!(
+        "`{field}`: the promise `{id}` is internal to its execution; tag it `resonate:external` = `true` to wait for it"
+    );
+    Reply::error(422, message)
 }

@@ -1,51 +1,71 @@
 //! What time brings about: timeouts, expired leases, delayed tasks, the removal of what was settled long ago.
 
-use super::{Effect, Sql, State};
+use super::{Effect, State};
 use crate::rows::{PROMISE_COLUMNS, Promise, TASK_COLUMNS, Task};
+use crate::view::Sql;
 use rusqlite::params;
 
+/// A root that has ended, or that is internal and will end at its timeout without anybody writing it down; as in the index.
+const ENDED: &str = "origin = id AND (state <> 0 OR external = 0)";
+/// When; as in the index.
+const ENDED_AT: &str = "coalesce(settled_at, timeout_at)";
+
 impl State<'_> {
-    /// Does what is due, a bounded part of it: timeouts, expired leases, delayed tasks. True if there is more.
+    /// Does what is due, a bounded part of it: schedules, timeouts, expired leases, delayed tasks. True if there is more.
     pub fn tick(&mut self, limit: usize) -> Sql<bool> {
+        let scheduled = self.run_schedules(limit)?;
         let due: Vec<Promise> = self
+            .view
             .connection
             .prepare_cached(&format!(
-                "SELECT {PROMISE_COLUMNS} FROM promises WHERE state = 0 AND timeout_at <= ?1 ORDER BY timeout_at LIMIT ?2"
+                "SELECT {PROMISE_COLUMNS} FROM promises p WHERE p.state = 0 AND p.external = 1 AND p.timeout_at <= ?1 \
+                 ORDER BY p.timeout_at LIMIT ?2"
             ))?
-            .query_map(params![self.now, limit as i64], Promise::read)?
+            .query_map(params![self.view.now, limit as i64], |row| Promise::read(row, 0))?
             .collect::<Sql<_>>()?;
-        for promise in &due {
-            self.time_out(promise)?;
+        let timed_out = due.len();
+        for promise in due {
+            // One that awaited another of these was settled along with it.
+            if self.view.stored_promise(&promise.id)?.is_some_and(|stored| stored.is_pending()) {
+                self.time_out(promise)?;
+            }
         }
-        let expired = self.tasks("state = 1 AND lease_end <= ?1 ORDER BY lease_end", limit)?;
+        let expired = self.live_tasks("t.state = 1 AND t.lease_end <= ?1", "t.lease_end", limit)?;
         for task in &expired {
             tracing::debug!(task = task.id, version = task.version, "lease expired");
-            self.queue(task, 0)?;
+            self.queue(task, task.resumes)?;
         }
         let delayed =
-            self.tasks("state = 0 AND not_before IS NOT NULL AND not_before <= ?1 ORDER BY not_before", limit)?;
+            self.live_tasks("t.state = 0 AND t.not_before IS NOT NULL AND t.not_before <= ?1", "t.not_before", limit)?;
         for task in &delayed {
-            self.connection.prepare_cached("UPDATE tasks SET not_before = NULL WHERE id = ?1")?.execute([&task.id])?;
+            let ripe = "UPDATE tasks SET not_before = NULL WHERE id = ?1";
+            self.view.connection.prepare_cached(ripe)?.execute([&task.id])?;
             let (address, id) = (task.address.clone(), task.id.clone());
             self.effects.push(Effect::Queued { address, task: id, version: task.version });
         }
-        Ok(due.len() == limit || expired.len() == limit || delayed.len() == limit)
+        Ok(scheduled || timed_out == limit || expired.len() == limit || delayed.len() == limit)
     }
 
-    fn tasks(&self, condition: &str, limit: usize) -> Sql<Vec<Task>> {
-        self.connection
-            .prepare_cached(&format!("SELECT {TASK_COLUMNS} FROM tasks WHERE {condition} LIMIT ?2"))?
-            .query_map(params![self.now, limit as i64], Task::read)?
+    /// Tasks whose promise is not past its own deadline: the others end with it.
+    fn live_tasks(&self, condition: &str, order: &str, limit: usize) -> Sql<Vec<Task>> {
+        self.view
+            .connection
+            .prepare_cached(&format!(
+                "SELECT {TASK_COLUMNS} FROM tasks t JOIN promises p ON p.id = t.id \
+                 WHERE {condition} AND p.timeout_at > ?1 ORDER BY {order} LIMIT ?2"
+            ))?
+            .query_map(params![self.view.now, limit as i64], Task::read)?
             .collect()
     }
 
     /// Removes workflows that were settled before a time, a bounded number of whole trees. True if there are more.
     pub fn expire(&mut self, settled_before: i64, limit: usize) -> Sql<bool> {
         let origins: Vec<String> = self
+            .view
             .connection
-            .prepare_cached(
-                "SELECT id FROM promises WHERE state <> 0 AND origin = id AND settled_at < ?1 ORDER BY settled_at LIMIT ?2",
-            )?
+            .prepare_cached(&format!(
+                "SELECT id FROM promises WHERE {ENDED} AND {ENDED_AT} < ?1 ORDER BY {ENDED_AT} LIMIT ?2"
+            ))?
             .query_map(params![settled_before, limit as i64], |row| row.get(0))?
             .collect::<Sql<_>>()?;
         for origin in &origins {
@@ -56,7 +76,7 @@ impl State<'_> {
                 format!("DELETE FROM tasks WHERE id {of_tree}"),
                 "DELETE FROM promises WHERE origin = ?1".to_owned(),
             ] {
-                self.connection.prepare_cached(&delete)?.execute([origin])?;
+                self.view.connection.prepare_cached(&delete)?.execute([origin])?;
             }
         }
         Ok(origins.len() == limit)
@@ -65,13 +85,14 @@ impl State<'_> {
     /// When the timers must be looked at next.
     pub fn next_due(&self, retention: i64) -> Sql<Option<i64>> {
         let first = |query: &str| -> Sql<Option<i64>> {
-            self.connection.prepare_cached(query)?.query_row([], |row| row.get(0))
+            self.view.connection.prepare_cached(query)?.query_row([], |row| row.get(0))
         };
         let times = [
-            first("SELECT min(timeout_at) FROM promises WHERE state = 0")?,
+            first("SELECT min(timeout_at) FROM promises WHERE state = 0 AND external = 1")?,
             first("SELECT min(lease_end) FROM tasks WHERE state = 1")?,
             first("SELECT min(not_before) FROM tasks WHERE state = 0 AND not_before IS NOT NULL")?,
-            first("SELECT min(settled_at) FROM promises WHERE state <> 0 AND origin = id")?
+            first("SELECT min(next_run_at) FROM schedules")?,
+            first(&format!("SELECT min({ENDED_AT}) FROM promises WHERE {ENDED}"))?
                 .map(|settled| settled.saturating_add(retention).saturating_add(1)),
         ];
         Ok(times.into_iter().flatten().min())
@@ -80,16 +101,17 @@ impl State<'_> {
     /// Gives back what workers of an earlier process had taken: it is dead, for its lock on the file is gone.
     pub fn reclaim(&mut self) -> Sql<usize> {
         let held: Vec<Task> = self
+            .view
             .connection
             .prepare(&format!(
-                "SELECT {TASK_COLUMNS} FROM tasks WHERE state = 1 AND pid IN (SELECT pid FROM local_workers)"
+                "SELECT {TASK_COLUMNS} FROM tasks t WHERE t.state = 1 AND t.pid IN (SELECT pid FROM local_workers)"
             ))?
             .query_map([], Task::read)?
             .collect::<Sql<_>>()?;
         for task in &held {
-            self.queue(task, 0)?;
+            self.queue(task, task.resumes)?;
         }
-        self.connection.execute("DELETE FROM local_workers", [])?;
+        self.view.connection.execute("DELETE FROM local_workers", [])?;
         Ok(held.len())
     }
 }

@@ -67,7 +67,7 @@ async fn what_a_dead_process_had_taken_is_handed_over_at_once_after_a_restart() 
 async fn a_listener_is_told() {
     let scene = scene().await;
     let (network, mut messages, _credits) = worker(&scene.store, 1).await;
-    scene.create("p", i64::MAX, json!({})).await;
+    scene.create("p", i64::MAX, json!({"resonate:external": "true"})).await;
     scene.ask("promise.register_listener", json!({"awaited": "p", "address": network.unicast()})).await;
     scene.settle("p", "resolved").await;
     let message = tokio::time::timeout(Duration::from_secs(30), messages.recv()).await.unwrap().unwrap();
