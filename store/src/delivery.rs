@@ -1,27 +1,43 @@
-//! Which tasks wait for a worker, and who gets them: on demand, oldest first, so that what waits stays in the database.
+//! Which tasks and notifications wait for whom: on demand, oldest first, so that what waits stays in the database.
+//!
+//! Only what somebody serves is held here: a worker in this process, an open poll stream, or the pusher for an `http://` address.
+//! Each opens a [`Subscription`](crate::subscription::Subscription), and wakes only when there is something for it.
 
+use serde_json::json;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Tasks per address that are held in memory; beyond that they are read from the database when these are used up.
 pub const WINDOW: usize = 1024;
+/// Notifications that wait at one address; the oldest gives way.
+const INBOX: usize = 1024;
+/// Addresses at which notifications wait while nobody serves them.
+const INBOXES: usize = 10_000;
+/// How long they wait there: a worker whose stream broke comes back within that.
+const GRACE: Duration = Duration::from_secs(30);
 
-/// Tasks to be handed over, by address. Shared by the writer and the workers' networks.
+/// Shared by the writer and whoever serves an address.
 #[derive(Debug, Default)]
 pub struct Delivery {
     queues: Mutex<Queues>,
-    changed: Notify,
+    /// An `http://` address that nobody serves has something.
+    push: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Queues {
-    by_address: HashMap<String, Queue>,
-    /// Handed over and not yet taken.
+    /// By pooled address; only those that are served.
+    tasks: HashMap<String, Queue>,
+    /// Notifications, by address.
+    inboxes: HashMap<String, Inbox>,
+    /// Handed over and not yet taken, by task.
     out: HashMap<String, Out>,
-    /// For a worker's own address: what it listened for.
-    unblocks: HashMap<String, VecDeque<String>>,
+    subscribers: HashMap<u64, Subscriber>,
+    next_subscriber: u64,
+    /// `http://` addresses that have something and are not served yet.
+    push: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -29,13 +45,17 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     /// The database may hold more than `waiting`.
     more: bool,
+    served_by: usize,
+    arrived: Arc<Notify>,
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        // What is in a file when it is opened is found by the first look.
-        Queue { waiting: VecDeque::new(), more: true }
-    }
+#[derive(Debug, Default)]
+struct Inbox {
+    messages: VecDeque<String>,
+    served_by: usize,
+    /// Since when nobody serves it.
+    left: Option<Instant>,
+    arrived: Arc<Notify>,
 }
 
 /// A task that waits for a worker, under its version.
@@ -45,20 +65,50 @@ pub struct Waiting {
     pub version: i64,
 }
 
+impl Waiting {
+    /// The protocol's message that offers it.
+    pub fn message(&self) -> String {
+        let task = json!({"id": self.task, "version": self.version});
+        json!({"kind": "execute", "head": {}, "data": {"task": task}}).to_string()
+    }
+}
+
 #[derive(Debug)]
 struct Out {
     address: String,
     version: i64,
     since: Instant,
+    holder: u64,
 }
 
-/// What a worker that asks for a task is told.
+#[derive(Debug)]
+struct Subscriber {
+    out: usize,
+    window: usize,
+    room: Arc<Notify>,
+}
+
+/// What is told to a subscriber that asks for a task.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     Task(Waiting),
-    /// Read more from the database first.
-    Refill,
+    /// Read more of these addresses from the database first.
+    Refill(Vec<String>),
+    /// Nothing waits.
     Nothing,
+    /// It holds as many as it may.
+    Full,
+}
+
+/// What wakes a subscriber.
+#[derive(Debug, Clone)]
+pub struct Wakers {
+    /// Tasks have arrived, one waker for each address.
+    pub tasks: Vec<Arc<Notify>>,
+    /// A notification has arrived.
+    pub inbox: Arc<Notify>,
+    /// One that it holds was taken.
+    pub room: Arc<Notify>,
 }
 
 impl Delivery {
@@ -67,96 +117,174 @@ impl Delivery {
         change(&mut self.queues.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A task has become pending.
-    pub fn queue(&self, address: &str, waiting: Waiting) {
+    /// Serves the tasks of some addresses and the notifications of one. At most `window` tasks are handed over and not yet taken.
+    pub fn subscribe(&self, tasks: &[String], inbox: &str, window: usize) -> (u64, Wakers) {
         self.with(|queues| {
-            let queue = queues.by_address.entry(pool(address).to_owned()).or_default();
-            // While the database holds older ones the order is the database's.
-            if queue.more || queue.waiting.len() >= WINDOW {
-                queue.more = true;
-            } else {
-                queue.waiting.push_back(waiting);
+            let id = queues.next_subscriber;
+            queues.next_subscriber += 1;
+            let room = Arc::new(Notify::new());
+            queues.subscribers.insert(id, Subscriber { out: 0, window, room: room.clone() });
+            let tasks = tasks
+                .iter()
+                .map(|address| {
+                    let queue = queues.tasks.entry(address.clone()).or_insert_with(|| Queue {
+                        waiting: VecDeque::new(),
+                        // What the database holds is found by the first look.
+                        more: true,
+                        served_by: 0,
+                        arrived: Arc::default(),
+                    });
+                    queue.served_by += 1;
+                    queues.push.remove(address);
+                    queue.arrived.clone()
+                })
+                .collect();
+            let inbox = queues.inboxes.entry(inbox.to_owned()).or_default();
+            inbox.served_by += 1;
+            inbox.left = None;
+            (id, Wakers { tasks, inbox: inbox.arrived.clone(), room })
+        })
+    }
+
+    /// The end of a subscription: what it was handed and nobody took is for others.
+    pub fn unsubscribe(&self, id: u64, tasks: &[String], inbox: &str) {
+        self.with(|queues| {
+            queues.subscribers.remove(&id);
+            let held: Vec<String> =
+                queues.out.iter().filter(|(_, out)| out.holder == id).map(|(task, _)| task.clone()).collect();
+            for task in held {
+                queues.hand_back(task);
+            }
+            for address in tasks {
+                if let Some(queue) = queues.tasks.get_mut(address) {
+                    queue.served_by -= 1;
+                    if queue.served_by == 0 {
+                        queues.tasks.remove(address);
+                    }
+                }
+            }
+            if let Some(queue) = queues.inboxes.get_mut(inbox) {
+                queue.served_by -= 1;
+                queue.left = (queue.served_by == 0).then(Instant::now);
             }
         });
-        self.changed.notify_waiters();
+    }
+
+    /// A task has become pending.
+    pub fn queue(&self, address: &str, waiting: Waiting) {
+        self.with(|queues| match queues.tasks.get_mut(address) {
+            // While the database holds older ones the order is the database's.
+            Some(queue) if queue.more || queue.waiting.len() >= WINDOW => queue.more = true,
+            Some(queue) => {
+                queue.waiting.push_back(waiting);
+                queue.arrived.notify_one();
+            }
+            // Whoever comes to serve it finds it in the database.
+            None => self.ask_to_push(queues, address),
+        });
+    }
+
+    fn ask_to_push(&self, queues: &mut Queues, address: &str) {
+        if is_http(address) && queues.push.len() < INBOXES && queues.push.insert(address.to_owned()) {
+            self.push.notify_one();
+        }
     }
 
     /// A task was taken or has ended.
     pub fn taken(&self, task: &str) {
-        self.with(|queues| queues.out.remove(task));
+        self.with(|queues| queues.no_longer_out(task));
     }
 
     /// Everything was removed.
     pub fn reset(&self) {
         self.with(|queues| {
-            queues.by_address.clear();
+            for queue in queues.tasks.values_mut() {
+                queue.waiting.clear();
+            }
+            for subscriber in queues.subscribers.values_mut() {
+                subscriber.out = 0;
+                subscriber.room.notify_one();
+            }
             queues.out.clear();
         });
     }
 
-    /// Puts a message aside for one worker.
+    /// Puts a notification aside for an address.
     pub fn unblock(&self, address: &str, message: String) {
         self.with(|queues| {
-            // Nobody listens at an address that was not opened: the worker is gone.
-            if let Some(queue) = queues.unblocks.get_mut(address) {
-                queue.push_back(message);
+            let push = is_http(address);
+            if !queues.inboxes.contains_key(address) {
+                // Nobody is there, nor was of late: the worker is gone. It asks again when it comes back.
+                if !push || queues.inboxes.len() >= INBOXES {
+                    tracing::debug!(address, "a notification for nobody is dropped");
+                    return;
+                }
+                queues.inboxes.insert(address.to_owned(), Inbox { left: Some(Instant::now()), ..Inbox::default() });
+            }
+            let Some(inbox) = queues.inboxes.get_mut(address) else { return };
+            if inbox.messages.len() == INBOX {
+                tracing::warn!(address, "too many notifications wait at an address: the oldest is dropped");
+                inbox.messages.pop_front();
+            }
+            inbox.messages.push_back(message);
+            inbox.arrived.notify_one();
+            if push && inbox.served_by == 0 {
+                self.ask_to_push(queues, address);
             }
         });
-        self.changed.notify_waiters();
     }
 
-    /// Opens a worker's own address.
-    pub fn open(&self, unicast: &str) {
+    /// The next notification for an address.
+    pub fn next_unblock(&self, address: &str) -> Option<String> {
+        self.with(|queues| queues.inboxes.get_mut(address)?.messages.pop_front())
+    }
+
+    /// The next task at any of a subscriber's addresses.
+    pub fn next(&self, id: u64, addresses: &[String]) -> Next {
         self.with(|queues| {
-            queues.unblocks.entry(unicast.to_owned()).or_default();
-        });
-    }
-
-    /// Closes it.
-    pub fn close(&self, unicast: &str) {
-        self.with(|queues| queues.unblocks.remove(unicast));
-    }
-
-    /// The next message for a worker's own address.
-    pub fn next_unblock(&self, unicast: &str) -> Option<String> {
-        self.with(|queues| queues.unblocks.get_mut(unicast)?.pop_front())
-    }
-
-    /// The next task for any of the addresses.
-    pub fn next(&self, addresses: &[String]) -> Next {
-        self.with(|queues| {
-            let mut next = Next::Nothing;
+            let Some(subscriber) = queues.subscribers.get_mut(&id).filter(|one| one.out < one.window) else {
+                return Next::Full;
+            };
+            let mut refill = Vec::new();
             for address in addresses {
-                let address = pool(address);
-                let queue = queues.by_address.entry(address.to_owned()).or_default();
+                let Some(queue) = queues.tasks.get_mut(address) else { continue };
                 if let Some(waiting) = queue.waiting.pop_front() {
-                    let out = Out { address: address.to_owned(), version: waiting.version, since: Instant::now() };
-                    queues.out.insert(waiting.task.clone(), out);
+                    if !queue.waiting.is_empty() {
+                        // One waker stands for all that came while nobody slept.
+                        queue.arrived.notify_one();
+                    }
+                    subscriber.out += 1;
+                    let (address, version) = (address.clone(), waiting.version);
+                    let out = Out { address, version, since: Instant::now(), holder: id };
+                    if let Some(before) = queues.out.insert(waiting.task.clone(), out) {
+                        queues.give_room(before.holder);
+                    }
                     return Next::Task(waiting);
                 }
                 if queue.more {
-                    next = Next::Refill;
+                    refill.push(address.clone());
                 }
             }
-            next
+            if refill.is_empty() { Next::Nothing } else { Next::Refill(refill) }
         })
     }
 
     /// What the database holds for an address, oldest first, `WINDOW` and all that is out at most.
     pub fn refill(&self, address: &str, stored: Vec<Waiting>, complete: bool) {
         self.with(|queues| {
-            let out = &queues.out;
-            let queue = queues.by_address.entry(pool(address).to_owned()).or_default();
+            let Some(queue) = queues.tasks.get_mut(address) else { return };
             let known: HashSet<&str> = queue.waiting.iter().map(|waiting| waiting.task.as_str()).collect();
             let fresh: Vec<Waiting> = stored
                 .into_iter()
                 .filter(|waiting| !known.contains(waiting.task.as_str()))
-                .filter(|waiting| out.get(&waiting.task).is_none_or(|out| out.version != waiting.version))
+                .filter(|waiting| queues.out.get(&waiting.task).is_none_or(|out| out.version != waiting.version))
                 .collect();
             queue.waiting.extend(fresh);
             queue.more = !complete;
+            if !queue.waiting.is_empty() {
+                queue.arrived.notify_one();
+            }
         });
-        self.changed.notify_waiters();
     }
 
     /// How many are handed over and not yet taken.
@@ -164,35 +292,77 @@ impl Delivery {
         self.with(|queues| queues.out.len())
     }
 
-    /// Queues again what was handed over and not taken for so long.
-    pub fn redeliver(&self, after: Duration) {
-        let again = self.with(|queues| {
+    /// Whether something may have to be handed over again, or forgotten, when nothing else happens.
+    pub fn needs_attention(&self) -> bool {
+        self.with(|queues| {
+            !queues.out.is_empty()
+                || queues.tasks.values().any(|queue| !queue.waiting.is_empty())
+                || queues.inboxes.values().any(|inbox| inbox.left.is_some())
+        })
+    }
+
+    /// Queues again what was handed over and not taken for so long, and forgets what waits for those that did not come back.
+    pub fn attend(&self, redelivery: Duration) {
+        self.with(|queues| {
             let late: Vec<String> = queues
                 .out
                 .iter()
-                .filter(|(_, out)| out.since.elapsed() >= after)
+                .filter(|(_, out)| out.since.elapsed() >= redelivery)
                 .map(|(task, _)| task.clone())
                 .collect();
-            for task in &late {
-                if let Some(out) = queues.out.remove(task) {
-                    let queue = queues.by_address.entry(out.address).or_default();
-                    queue.waiting.push_back(Waiting { task: task.clone(), version: out.version });
-                }
+            for task in late {
+                queues.hand_back(task);
             }
-            !late.is_empty()
+            queues.inboxes.retain(|_, inbox| inbox.left.is_none_or(|left| left.elapsed() < GRACE));
         });
-        if again {
-            self.changed.notify_waiters();
-        }
     }
 
-    /// Resolves at the next change after it was first polled.
-    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
-        self.changed.notified()
+    /// The next `http://` address that has something and is not served. Whoever asks serves it.
+    pub async fn next_to_push(&self) -> String {
+        loop {
+            let next = self.with(|queues| {
+                let address = queues.push.iter().next().cloned()?;
+                queues.push.take(&address)
+            });
+            match next {
+                Some(address) => return address,
+                None => self.push.notified().await,
+            }
+        }
     }
 }
 
-/// `poll://any@group/pid` means any worker of the group.
+impl Queues {
+    fn no_longer_out(&mut self, task: &str) -> Option<Out> {
+        let out = self.out.remove(task)?;
+        self.give_room(out.holder);
+        Some(out)
+    }
+
+    fn give_room(&mut self, holder: u64) {
+        if let Some(subscriber) = self.subscribers.get_mut(&holder) {
+            subscriber.out = subscriber.out.saturating_sub(1);
+            subscriber.room.notify_one();
+        }
+    }
+
+    /// A task that was handed over waits again, before those that came later.
+    fn hand_back(&mut self, task: String) {
+        let Some(out) = self.no_longer_out(&task) else { return };
+        // Without its queue nobody serves it: then the database knows it.
+        if let Some(queue) = self.tasks.get_mut(&out.address) {
+            queue.waiting.push_front(Waiting { task, version: out.version });
+            queue.arrived.notify_one();
+        }
+    }
+}
+
+/// Whether messages are pushed to the address instead of being polled for.
+pub fn is_http(address: &str) -> bool {
+    address.starts_with("http://") || address.starts_with("https://")
+}
+
+/// The queue of an address: `poll://any@group/pid` means any worker of the group.
 pub fn pool(address: &str) -> &str {
     match address.strip_prefix("poll://any@").and_then(|rest| rest.find('/')) {
         Some(slash) => &address[.."poll://any@".len() + slash],
@@ -208,10 +378,15 @@ mod tests {
         Waiting { task: task.to_owned(), version: 0 }
     }
 
-    fn empty(address: &str) -> Delivery {
-        let delivery = Delivery::default();
-        delivery.refill(address, Vec::new(), true);
-        delivery
+    /// A subscriber of `a`, where the database holds nothing.
+    fn subscribe(delivery: &Delivery, window: usize) -> u64 {
+        let (id, _) = delivery.subscribe(&["a".to_owned()], "inbox", window);
+        delivery.refill("a", Vec::new(), true);
+        id
+    }
+
+    fn next(delivery: &Delivery, id: u64) -> Next {
+        delivery.next(id, &["a".to_owned()])
     }
 
     #[test]
@@ -223,32 +398,78 @@ mod tests {
 
     #[test]
     fn a_full_window_leaves_the_rest_to_the_database() {
-        let delivery = empty("a");
+        let delivery = Delivery::default();
+        let id = subscribe(&delivery, usize::MAX);
         for n in 0..=WINDOW {
             delivery.queue("a", waiting(&n.to_string()));
         }
-        let addresses = ["a".to_owned()];
         for n in 0..WINDOW {
-            assert_eq!(delivery.next(&addresses), Next::Task(waiting(&n.to_string())));
+            assert_eq!(next(&delivery, id), Next::Task(waiting(&n.to_string())));
         }
-        assert_eq!(delivery.next(&addresses), Next::Refill);
+        assert_eq!(next(&delivery, id), Next::Refill(vec!["a".to_owned()]));
         let stored = (0..=WINDOW).map(|n| waiting(&n.to_string())).collect();
         delivery.refill("a", stored, true);
-        assert_eq!(delivery.next(&addresses), Next::Task(waiting(&WINDOW.to_string())), "the others are out");
-        assert_eq!(delivery.next(&addresses), Next::Nothing);
+        assert_eq!(next(&delivery, id), Next::Task(waiting(&WINDOW.to_string())), "the others are out");
+        assert_eq!(next(&delivery, id), Next::Nothing);
     }
 
     #[test]
     fn what_is_not_taken_comes_again_and_what_is_taken_does_not() {
-        let delivery = empty("a");
-        let addresses = ["a".to_owned()];
+        let delivery = Delivery::default();
+        let id = subscribe(&delivery, usize::MAX);
         delivery.queue("a", waiting("x"));
         delivery.queue("a", waiting("y"));
-        delivery.next(&addresses);
-        delivery.next(&addresses);
+        next(&delivery, id);
+        next(&delivery, id);
         delivery.taken("y");
-        delivery.redeliver(Duration::ZERO);
-        assert_eq!(delivery.next(&addresses), Next::Task(waiting("x")));
-        assert_eq!(delivery.next(&addresses), Next::Nothing);
+        delivery.attend(Duration::ZERO);
+        assert_eq!(next(&delivery, id), Next::Task(waiting("x")));
+        assert_eq!(next(&delivery, id), Next::Nothing);
+    }
+
+    #[test]
+    fn a_subscriber_holds_no_more_than_its_window_and_the_rest_is_for_others() {
+        let delivery = Delivery::default();
+        let (narrow, other) = (subscribe(&delivery, 1), subscribe(&delivery, 1));
+        for task in ["x", "y", "z"] {
+            delivery.queue("a", waiting(task));
+        }
+        assert_eq!(next(&delivery, narrow), Next::Task(waiting("x")));
+        assert_eq!(next(&delivery, narrow), Next::Full);
+        assert_eq!(next(&delivery, other), Next::Task(waiting("y")));
+        delivery.taken("x");
+        assert_eq!(next(&delivery, narrow), Next::Task(waiting("z")));
+    }
+
+    #[test]
+    fn what_a_subscriber_leaves_behind_goes_to_the_next_first() {
+        let delivery = Delivery::default();
+        let (gone, stays) = (subscribe(&delivery, 10), subscribe(&delivery, 10));
+        delivery.queue("a", waiting("x"));
+        delivery.queue("a", waiting("y"));
+        next(&delivery, gone);
+        delivery.unsubscribe(gone, &["a".to_owned()], "inbox");
+        assert_eq!(next(&delivery, stays), Next::Task(waiting("x")));
+        assert_eq!(next(&delivery, stays), Next::Task(waiting("y")));
+    }
+
+    #[test]
+    fn notifications_wait_for_a_worker_that_comes_back_and_for_no_other() {
+        let delivery = Delivery::default();
+        delivery.unblock("inbox", "for nobody".to_owned());
+        let id = subscribe(&delivery, 1);
+        assert_eq!(delivery.next_unblock("inbox"), None);
+        delivery.unsubscribe(id, &["a".to_owned()], "inbox");
+        delivery.unblock("inbox", "while away".to_owned());
+        subscribe(&delivery, 1);
+        assert_eq!(delivery.next_unblock("inbox").as_deref(), Some("while away"));
+    }
+
+    #[test]
+    fn nothing_is_kept_for_addresses_that_nobody_serves() {
+        let delivery = Delivery::default();
+        delivery.queue("poll://any@nobody", waiting("x"));
+        assert!(!delivery.needs_attention());
+        assert!(delivery.queues.lock().unwrap().tasks.is_empty());
     }
 }

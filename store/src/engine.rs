@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Requests that wait for the writer; whoever comes then waits for a place.
@@ -23,8 +23,8 @@ const BATCH: usize = 512;
 const TIMERS: usize = 256;
 /// Workflows removed in one transaction.
 const EXPIRED: usize = 32;
-/// How long the timers rest when the database refuses to write.
-const AFTER_FAILURE: Duration = Duration::from_millis(500);
+/// How long the timers and readers of tasks rest when the database refuses.
+pub const AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// The longest sleep; the system's clock may have been set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -37,10 +37,7 @@ pub enum Job {
         reply: oneshot::Sender<Reply>,
     },
     /// Read more pending tasks of an address from the database.
-    Refill {
-        address: String,
-        reply: oneshot::Sender<()>,
-    },
+    Refill(Refill),
     /// A worker in this process.
     Register {
         pid: String,
@@ -50,6 +47,12 @@ pub enum Job {
         pages: u32,
         reply: oneshot::Sender<()>,
     },
+}
+
+pub struct Refill {
+    pub address: String,
+    /// Whether it could be read.
+    pub reply: oneshot::Sender<bool>,
 }
 
 /// The store is closed.
@@ -65,7 +68,6 @@ pub struct Engine {
     debug: bool,
     delivery: Arc<Delivery>,
     commits: Arc<AtomicU64>,
-    redelivery: Duration,
 }
 
 impl Engine {
@@ -86,6 +88,8 @@ impl Engine {
             delivery: delivery.clone(),
             commits: commits.clone(),
             retention: i64::try_from(options.retention.as_millis()).unwrap_or(i64::MAX),
+            redelivery: options.redelivery,
+            attended: Instant::now(),
             next_due: Some(0),
             timers: !options.debug,
             _lock: lock,
@@ -105,7 +109,6 @@ impl Engine {
             debug: options.debug,
             delivery,
             commits,
-            redelivery: options.redelivery,
         })
     }
 
@@ -135,10 +138,6 @@ impl Engine {
 
     pub fn delivery(&self) -> &Arc<Delivery> {
         &self.delivery
-    }
-
-    pub fn redelivery(&self) -> Duration {
-        self.redelivery
     }
 
     pub fn commits(&self) -> u64 {
@@ -175,12 +174,21 @@ fn reclaim(connection: &Connection, path: &Path, now: i64) -> Result<(), OpenErr
     }
 }
 
+fn take_refills(batch: &mut Vec<Job>) -> Vec<Refill> {
+    let refills = batch.extract_if(.., |job| matches!(job, Job::Refill(_)));
+    refills.filter_map(|job| if let Job::Refill(refill) = job { Some(refill) } else { None }).collect()
+}
+
 struct Writer {
     connection: Connection,
     clock: Clock,
     delivery: Arc<Delivery>,
     commits: Arc<AtomicU64>,
     retention: i64,
+    /// What was handed over and not taken for so long is handed over again.
+    redelivery: Duration,
+    /// When that was looked at.
+    attended: Instant,
     /// When the timers must be looked at. `None`: never, as things stand.
     next_due: Option<i64>,
     /// Whether the timers run by themselves.
@@ -195,7 +203,11 @@ impl Writer {
     fn run(mut self, runtime: &tokio::runtime::Runtime, mut queue: mpsc::Receiver<Job>) -> Result<(), String> {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let wait = self.time_to_due();
+            let mut wait = self.time_to_due();
+            // Nothing is handed over without a turn of this loop before it, so this is looked at in time.
+            if self.delivery.needs_attention() {
+                wait = wait.min(self.redelivery / 2);
+            }
             let open = runtime.block_on(async {
                 tokio::select! {
                     biased;
@@ -206,10 +218,23 @@ impl Writer {
             if !open {
                 break;
             }
+            if self.attended.elapsed() >= self.redelivery / 2 {
+                self.delivery.attend(self.redelivery);
+                self.attended = Instant::now();
+            }
+            let refills: Vec<Refill> = take_refills(&mut batch);
             if let Err(e) = self.transaction(&mut batch) {
                 tracing::warn!(error = %e, "the store could not write");
                 let retry = (self.clock)().saturating_add(AFTER_FAILURE.as_millis() as i64);
                 self.next_due = Some(retry);
+            }
+            // After the commit, so that nobody is offered what may yet be undone.
+            for Refill { address, reply } in refills {
+                let read = self.refill(&address);
+                if let Err(e) = &read {
+                    tracing::warn!(error = %e, "the store could not read");
+                }
+                let _ = reply.send(read.is_ok());
             }
         }
         // The WAL goes into the file, which then stands alone.
@@ -294,12 +319,8 @@ impl Writer {
                     };
                     answers.push((reply, answer));
                 }
-                Job::Refill { address, reply } => {
-                    if failed.is_none() {
-                        self.refill(&address)?;
-                    }
-                    done.push(reply);
-                }
+                // Taken out before.
+                Job::Refill(_) => {}
                 Job::Register { pid, reply } => {
                     if failed.is_none() {
                         let insert = "INSERT OR IGNORE INTO local_workers (pid) VALUES (?1)";
@@ -353,8 +374,8 @@ impl Writer {
         let stored: Vec<Waiting> = self
             .connection
             .prepare_cached(
-                "SELECT id, version FROM tasks WHERE state = 0 AND (address = ?1 OR (address >= ?1 || '/' AND address < ?1 || '0')) \
-                 AND not_before IS NULL ORDER BY queued, seq LIMIT ?2",
+                "SELECT id, version FROM tasks WHERE state = 0 AND address = ?1 AND not_before IS NULL \
+                 ORDER BY queued, seq LIMIT ?2",
             )?
             .query_map(params![address, limit as i64], |row| Ok(Waiting { task: row.get(0)?, version: row.get(1)? }))?
             .collect::<rusqlite::Result<_>>()?;

@@ -15,6 +15,7 @@ mod rows;
 mod schema;
 mod search;
 mod state;
+mod subscription;
 mod view;
 
 pub use error::{CloseError, OpenError};

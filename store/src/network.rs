@@ -1,12 +1,11 @@
 //! What a Resonate SDK in this process talks to: the store as its network.
 
 use crate::Store;
-use crate::delivery::Next;
 use crate::engine::Job;
+use crate::subscription::Subscription;
 use async_trait::async_trait;
 use resonate::error::Result;
 use resonate::network::Network;
-use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
@@ -43,23 +42,18 @@ impl StoreNetwork {
     }
 
     fn courier(&self) -> Courier {
-        Courier {
-            store: self.store.clone(),
-            credits: self.credits.clone(),
-            callbacks: self.callbacks.clone(),
-            addresses: vec![self.unicast.clone(), format!("poll://any@{}", self.group)],
-            unicast: self.unicast.clone(),
-        }
+        let addresses = vec![self.unicast.clone(), format!("poll://any@{}", self.group)];
+        // The credits bound what is handed over.
+        let subscription = Subscription::open(self.store.engine.clone(), addresses, self.unicast.clone(), usize::MAX);
+        Courier { subscription, credits: self.credits.clone(), callbacks: self.callbacks.clone() }
     }
 }
 
 /// Hands messages over.
 struct Courier {
-    store: Store,
+    subscription: Subscription,
     credits: Arc<Semaphore>,
     callbacks: Arc<RwLock<Vec<Callback>>>,
-    addresses: Vec<String>,
-    unicast: String,
 }
 
 impl Courier {
@@ -70,59 +64,22 @@ impl Courier {
     }
 
     async fn executions(&self) {
-        let delivery = self.store.engine.delivery();
         loop {
             // Closed: the worker takes no more.
             let Ok(credit) = self.credits.acquire().await else { return };
-            let waiting = loop {
-                let mut changed = std::pin::pin!(delivery.changed());
-                // Registered before the look, so that nothing that comes in between is missed.
-                changed.as_mut().enable();
-                match delivery.next(&self.addresses) {
-                    Next::Task(waiting) => break waiting,
-                    Next::Refill => {
-                        if !self.refill().await {
-                            return;
-                        }
-                    }
-                    Next::Nothing => {
-                        let redelivery = self.store.engine.redelivery();
-                        if tokio::time::timeout(redelivery / 2, changed).await.is_err() {
-                            delivery.redeliver(redelivery);
-                        }
-                    }
-                }
-                if self.credits.is_closed() {
-                    return;
-                }
-            };
-            credit.forget();
-            let task = json!({"id": waiting.task, "version": waiting.version});
-            self.deliver(&json!({"kind": "execute", "head": {}, "data": {"task": task}}).to_string());
-        }
-    }
-
-    /// False when the store is closed.
-    async fn refill(&self) -> bool {
-        for address in &self.addresses {
-            let (reply, done) = oneshot::channel();
-            let job = Job::Refill { address: address.clone(), reply };
-            if self.store.engine.submit(job).await.is_err() || done.await.is_err() {
-                return false;
+            let Some(waiting) = self.subscription.task().await else { return };
+            if self.credits.is_closed() {
+                return;
             }
+            credit.forget();
+            self.deliver(&waiting.message());
         }
-        true
     }
 
     async fn unblocks(&self) {
-        let delivery = self.store.engine.delivery();
         loop {
-            let mut changed = std::pin::pin!(delivery.changed());
-            changed.as_mut().enable();
-            while let Some(message) = delivery.next_unblock(&self.unicast) {
-                self.deliver(&message);
-            }
-            changed.await;
+            let message = self.subscription.unblock().await;
+            self.deliver(&message);
         }
     }
 }
@@ -151,20 +108,12 @@ impl Network for StoreNetwork {
         if registered.is_err() || done.await.is_err() {
             return Err(resonate::error::Error::NetworkError("the store is closed".to_owned()));
         }
-        self.store.engine.delivery().open(&self.unicast);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let (courier, mut stop) = (self.courier(), self.stop.subscribe());
         tasks.spawn(async move {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => {}
-                () = courier.executions() => {}
-            }
-        });
-        let (courier, mut stop) = (self.courier(), self.stop.subscribe());
-        tasks.spawn(async move {
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => {}
-                () = courier.unblocks() => {}
+                () = async { tokio::join!(courier.executions(), courier.unblocks()); } => {}
             }
         });
         Ok(())
@@ -174,7 +123,6 @@ impl Network for StoreNetwork {
         self.stop.send_replace(true);
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         while tasks.join_next().await.is_some() {}
-        self.store.engine.delivery().close(&self.unicast);
         Ok(())
     }
 

@@ -43,6 +43,7 @@ CREATE TABLE tasks (
     id        TEXT NOT NULL UNIQUE,
     state     INTEGER NOT NULL,
     version   INTEGER NOT NULL,
+    -- Any worker of a group: without the worker that was preferred.
     address   TEXT NOT NULL,
     queued    INTEGER NOT NULL,
     not_before INTEGER,

@@ -6,6 +6,7 @@ mod time;
 
 pub use schedules::occurrence_id;
 
+use crate::delivery::pool;
 use crate::protocol::{
     CreatePromise, Operation, RegisterCallback, RegisterListener, Reply, SettlePromise, SettleState,
 };
@@ -102,7 +103,7 @@ impl<'a> State<'a> {
                 self.insert_task(&promise.id, address, TaskState::Pending, not_before)?;
                 self.effects.push(match not_before {
                     Some(at) => Effect::Due { at },
-                    None => Effect::Queued { address: address.clone(), task: promise.id.clone(), version: 0 },
+                    None => Effect::Queued { address: pool(address).to_owned(), task: promise.id.clone(), version: 0 },
                 });
             } else {
                 self.insert_task(&promise.id, address, TaskState::Fulfilled, None)?;

@@ -1,6 +1,7 @@
 //! Tasks: who executes a root, under which lease and version.
 
 use super::{Effect, State, internal};
+use crate::delivery::pool;
 use crate::protocol::{
     AcquireTask, CreateTask, FenceTask, FencedAction, FulfillTask, Heartbeat, Reply, SuspendTask, TaskLease,
 };
@@ -27,7 +28,7 @@ impl State<'_> {
             .prepare_cached(
                 "INSERT INTO tasks (id, state, version, address, queued, not_before) VALUES (?1, ?2, 0, ?3, ?4, ?5)",
             )?
-            .execute(params![id, state, address, self.view.now, not_before])
+            .execute(params![id, state, pool(address), self.view.now, not_before])
             .map(drop)
     }
 

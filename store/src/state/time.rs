@@ -98,7 +98,8 @@ impl State<'_> {
         Ok(times.into_iter().flatten().min())
     }
 
-    /// Gives back what workers of an earlier process had taken: it is dead, for its lock on the file is gone.
+    /// Gives back what workers of an earlier process had taken: it is dead, for its lock on the file is gone. Workers elsewhere
+    /// keep what they hold for a whole lease from now.
     pub fn reclaim(&mut self) -> Sql<usize> {
         let held: Vec<Task> = self
             .view
@@ -112,6 +113,12 @@ impl State<'_> {
             self.queue(task, task.resumes)?;
         }
         self.view.connection.execute("DELETE FROM local_workers", [])?;
+        // The others could not say that they live while the store was away.
+        self.view.connection.execute(
+            "UPDATE tasks SET lease_end = max(lease_end, \
+             CASE WHEN ttl > 9223372036854775807 - ?1 THEN 9223372036854775807 ELSE ?1 + ttl END) WHERE state = 1",
+            [self.view.now],
+        )?;
         Ok(held.len())
     }
 }
