@@ -156,16 +156,22 @@ impl Delivery {
                 queues.hand_back(task);
             }
             for address in tasks {
-                if let Some(queue) = queues.tasks.get_mut(address) {
-                    queue.served_by -= 1;
-                    if queue.served_by == 0 {
-                        queues.tasks.remove(address);
+                let Some(queue) = queues.tasks.get_mut(address) else { continue };
+                queue.served_by -= 1;
+                if queue.served_by == 0 {
+                    let left_over = queue.more || !queue.waiting.is_empty();
+                    queues.tasks.remove(address);
+                    if left_over {
+                        self.ask_to_push(queues, address);
                     }
                 }
             }
             if let Some(queue) = queues.inboxes.get_mut(inbox) {
                 queue.served_by -= 1;
                 queue.left = (queue.served_by == 0).then(Instant::now);
+                if queue.served_by == 0 && !queue.messages.is_empty() {
+                    self.ask_to_push(queues, inbox);
+                }
             }
         });
     }
@@ -283,6 +289,22 @@ impl Delivery {
             queue.more = !complete;
             if !queue.waiting.is_empty() {
                 queue.arrived.notify_one();
+            }
+        });
+    }
+
+    /// Whether a subscriber was handed something that was not taken yet.
+    pub fn holds_any(&self, id: u64) -> bool {
+        self.with(|queues| queues.subscribers.get(&id).is_some_and(|subscriber| subscriber.out > 0))
+    }
+
+    /// Asks for these addresses to be served, if they are `http://` addresses that nobody serves.
+    pub fn ask_to_push_to(&self, addresses: &[String]) {
+        self.with(|queues| {
+            for address in
+                addresses.iter().filter(|address| !queues.tasks.contains_key(*address)).cloned().collect::<Vec<_>>()
+            {
+                self.ask_to_push(queues, &address);
             }
         });
     }

@@ -118,6 +118,12 @@ impl Engine {
         jobs.ok_or(Closed)?.send(job).await.map_err(|_| Closed)
     }
 
+    /// Jobs that wait for the writer.
+    pub fn queued(&self) -> usize {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.as_ref().map_or(0, |jobs| jobs.max_capacity() - jobs.capacity())
+    }
+
     pub fn is_closed(&self) -> bool {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }

@@ -8,6 +8,7 @@ mod cron;
 mod delivery;
 mod engine;
 mod error;
+pub mod http;
 mod lock;
 mod network;
 mod protocol;
@@ -25,6 +26,7 @@ use engine::{Engine, Job};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use subscription::Subscription;
 use tokio::sync::{Semaphore, oneshot};
 
 /// How a store is opened.
@@ -76,14 +78,20 @@ impl Store {
 
     /// Answers one request of the protocol. What goes wrong is in the answer: its status is 503 when the store can't write.
     pub async fn request(&self, request: String) -> String {
+        self.respond(request).await.text
+    }
+
+    /// The same, with what the text says for those who would otherwise have to read it.
+    pub(crate) async fn respond(&self, request: String) -> Answer {
         let parsed = match protocol::parse(&request) {
             Ok(parsed) => parsed,
-            Err(answer) => return answer.into_text(),
+            Err(refusal) => return Answer { kind: "unknown", status: refusal.status(), text: refusal.into_text() },
         };
         let (kind, corr_id) = (parsed.kind.clone(), parsed.corr_id.clone());
         let debug_time = parsed.debug_time.filter(|_| self.engine.debug());
-        let answer = self.answer(parsed.operation, debug_time).await;
-        answer.into_text(&kind, &corr_id)
+        let name = parsed.operation.name();
+        let reply = self.answer(parsed.operation, debug_time).await;
+        Answer { kind: name, status: reply.status, text: reply.into_text(&kind, &corr_id) }
     }
 
     async fn answer(&self, operation: protocol::Operation, now: Option<i64>) -> protocol::Reply {
@@ -130,6 +138,48 @@ impl Store {
             let _ = done.await;
         }
     }
+}
+
+impl Store {
+    /// Serves addresses: see [`Subscription`].
+    pub(crate) fn subscribe(&self, tasks: Vec<String>, inbox: String, window: usize) -> Subscription {
+        Subscription::open(self.engine.clone(), tasks, inbox, window)
+    }
+
+    /// The next `http://` address that has something and is not served.
+    pub(crate) async fn next_to_push(&self) -> String {
+        self.engine.delivery().next_to_push().await
+    }
+
+    /// Looks which `http://` addresses have had something since before the store was opened.
+    pub(crate) async fn find_addresses_to_push(&self) {
+        match view::http_addresses(self.engine.reader()).await {
+            Ok(addresses) => self.engine.delivery().ask_to_push_to(&addresses),
+            Err(e) => tracing::warn!(error = %e, "can't look for targets with waiting tasks"),
+        }
+    }
+
+    /// Whether requests are answered, or why not.
+    pub(crate) async fn check_alive(&self) -> Result<(), String> {
+        let answer = self.answer(protocol::Operation::probe(), None).await;
+        if answer.status < 500 { Ok(()) } else { Err(answer.data) }
+    }
+
+    pub(crate) fn offered_tasks(&self) -> usize {
+        self.engine.delivery().out()
+    }
+
+    pub(crate) fn queued_requests(&self) -> usize {
+        self.engine.queued()
+    }
+}
+
+/// A request's answer.
+pub(crate) struct Answer {
+    /// The operation; `unknown` if it is none of the protocol's.
+    pub kind: &'static str,
+    pub status: u16,
+    pub text: String,
 }
 
 impl std::fmt::Debug for Store {

@@ -65,6 +65,41 @@ impl Operation {
         )
     }
 
+    /// A look at nothing, which shows whether anything can be looked at.
+    pub fn probe() -> Self {
+        Operation::PromiseGet(Id { id: String::new() })
+    }
+
+    /// The protocol's name for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Operation::PromiseGet(_) => "promise.get",
+            Operation::PromiseCreate(_) => "promise.create",
+            Operation::PromiseSettle(_) => "promise.settle",
+            Operation::RegisterCallback(_) => "promise.register_callback",
+            Operation::RegisterListener(_) => "promise.register_listener",
+            Operation::TaskGet(_) => "task.get",
+            Operation::TaskCreate(_) => "task.create",
+            Operation::TaskAcquire(_) => "task.acquire",
+            Operation::TaskRelease(_) => "task.release",
+            Operation::TaskFulfill(_) => "task.fulfill",
+            Operation::TaskSuspend(_) => "task.suspend",
+            Operation::TaskFence(_) => "task.fence",
+            Operation::TaskHeartbeat(_) => "task.heartbeat",
+            Operation::TaskHalt(_) => "task.halt",
+            Operation::TaskContinue(_) => "task.continue",
+            Operation::ScheduleGet(_) => "schedule.get",
+            Operation::ScheduleCreate(_) => "schedule.create",
+            Operation::ScheduleDelete(_) => "schedule.delete",
+            Operation::Search(search) => search.of.operation(),
+            Operation::DebugTimers { run: false } => "debug.start",
+            Operation::DebugTimers { run: true } => "debug.stop",
+            Operation::DebugTick(_) => "debug.tick",
+            Operation::DebugReset => "debug.reset",
+            Operation::DebugSnap => "debug.snap",
+        }
+    }
+
     /// Whether it is for tests of the protocol alone.
     pub fn is_debug(&self) -> bool {
         matches!(
@@ -235,6 +270,16 @@ pub enum SearchOf {
     Schedules,
 }
 
+impl SearchOf {
+    fn operation(self) -> &'static str {
+        match self {
+            SearchOf::Promises => "promise.search",
+            SearchOf::Tasks => "task.search",
+            SearchOf::Schedules => "schedule.search",
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct SearchData {
     #[serde(default)]
@@ -289,6 +334,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    pub fn status(&self) -> u16 {
+        self.reply.status
+    }
+
     pub fn into_text(self) -> String {
         self.reply.into_text(&self.kind, &self.corr_id)
     }

@@ -64,6 +64,11 @@ impl Subscription {
         }
     }
 
+    /// Whether it was handed something that nobody took yet.
+    pub fn holds_any(&self) -> bool {
+        self.delivery().holds_any(self.id)
+    }
+
     /// The next message of either kind, as the protocol has it. `None`: the store is closed.
     pub async fn message(&self) -> Option<String> {
         tokio::select! {

@@ -31,6 +31,21 @@ pub async fn read(reader: Arc<Mutex<Connection>>, now: i64, operation: Operation
     }
 }
 
+/// The `http://` addresses at which tasks wait.
+pub async fn http_addresses(reader: Arc<Mutex<Connection>>) -> Result<Vec<String>, String> {
+    let read = move || {
+        let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
+        connection
+            .prepare("SELECT DISTINCT address FROM tasks WHERE state = 0 AND address >= 'http' AND address < 'httq'")?
+            .query_map([], |row| row.get(0))?
+            .collect::<Sql<Vec<String>>>()
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(addresses) => addresses.map_err(|e| e.to_string()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
 impl View<'_> {
     fn run(&self, operation: &Operation) -> Sql<Reply> {
         Ok(match operation {
