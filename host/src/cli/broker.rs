@@ -1,11 +1,10 @@
 //! `pawl broker`: a broker for development as a process of its own.
 
-use super::{Output, logging, shutdown};
+use super::{Output, logging, shutdown, write_whole};
 use crate::kafka::dev_broker::DevBroker;
 use crate::kafka::topics::TopicSpec;
-use anyhow::Context;
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -30,17 +29,9 @@ pub fn run(args: BrokerArgs, output: &Output) -> anyhow::Result<()> {
         let broker = DevBroker::start(&args.topics)?;
         println!("development broker (in memory, for development only): {}", broker.brokers());
         if let Some(path) = &args.address_file {
-            write_address(path, broker.brokers())?;
+            write_whole(path, broker.brokers())?;
         }
         broker.run(shutdown).await;
         Ok(())
     })
-}
-
-/// Whoever waits for the file sees it whole or not at all.
-fn write_address(path: &Path, address: &str) -> anyhow::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let written = std::fs::write(&temporary, address).and_then(|()| std::fs::rename(&temporary, path));
-    written.with_context(|| format!("can't write the broker's address to {}", path.display()))
 }

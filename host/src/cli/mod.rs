@@ -13,9 +13,12 @@ mod promises;
 mod run;
 mod settings;
 mod shutdown;
+mod store;
 mod topics;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Durable Kafka workers whose business logic is a hot-swappable WebAssembly component.
@@ -68,6 +71,9 @@ enum Command {
     /// List and settle what workflows wait for
     #[command(subcommand)]
     Promises(promises::PromisesCommand),
+    /// The durable store on its own: serve it to several workers
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Check a configuration file, or print a sample
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -94,10 +100,19 @@ pub fn main() -> ExitCode {
         Command::Consume(args) => consume::run(args, &output),
         Command::Topics(command) => topics::run(command, &output),
         Command::Promises(command) => promises::run(command, &output),
+        Command::Store(command) => store::run(command, &output),
         Command::Config(command) => config::run(command),
         Command::CompletionsScript(args) => completions_script::run(args),
     };
     exit::report(result)
+}
+
+/// Writes a file of which whoever waits for it sees all or nothing.
+fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+    written.with_context(|| format!("can't write {}", path.display()))
 }
 
 #[cfg(test)]

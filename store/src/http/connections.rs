@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// How long accepting rests when the system has no more file descriptors or memory.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
@@ -34,8 +34,16 @@ impl Connections {
     /// Serves until it is stopped, and then until the requests under way have ended.
     pub async fn serve(self, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(self.serving.options.connections));
-        let (graceful, tasks) = (GracefulShutdown::new(), TaskTracker::new());
-        while let Some((socket, peer, place)) = stop.run_until_cancelled(self.next(&places)).await {
+        let graceful = GracefulShutdown::new();
+        // Dropped, it cuts what is still open.
+        let mut tasks = JoinSet::new();
+        loop {
+            let (socket, peer, place) = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(_) = tasks.join_next() => continue,
+                next = self.next(&places) => next,
+            };
             let service = TowerToHyperService::new(self.router.clone().layer(axum::Extension(Peer(peer))));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -55,9 +63,8 @@ impl Connections {
             });
         }
         drop(self.listener);
-        tasks.close();
         graceful.shutdown().await;
-        tasks.wait().await;
+        while tasks.join_next().await.is_some() {}
     }
 
     /// The next connection, once there is a place for it.
