@@ -24,10 +24,8 @@ impl Operation {
                 }
             }
             Operation::TaskFence(fence) => fence.check()?,
-            Operation::TaskFulfill(fulfill) => {
-                if fulfill.action.data.id != fulfill.id {
-                    return Err("`action.data.id` is not the task's own promise".to_owned());
-                }
+            Operation::TaskFulfill(fulfill) if fulfill.action.data.id != fulfill.id => {
+                return Err("`action.data.id` is not the task's own promise".to_owned());
             }
             Operation::TaskSuspend(suspend) => suspend.check()?,
             Operation::ScheduleCreate(create) => create.check()?,
