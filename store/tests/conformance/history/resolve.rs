@@ -1,0 +1,149 @@
+//! What a step of a history means in the state that the model is in.
+
+use super::{Action, Advance, Birth, IDS, Pick, Pid, Settlement, Step, Timeout, Version};
+use crate::operation::{CreatePromise, Fenced, Operation, SettlePromise};
+use crate::reference::{Model, Promise};
+
+struct Resolve<'a> {
+    model: &'a Model,
+    now: i64,
+}
+
+impl Step {
+    /// The time to which it goes, from `now`, and what it asks then.
+    pub fn resolve(&self, model: &Model, now: i64) -> (i64, Operation) {
+        let now = match self.advance {
+            Advance::Stay => now,
+            Advance::By(ms) => now + ms,
+            Advance::Deadline { which, off } => {
+                let deadlines = deadlines(model, now);
+                let deadline = deadlines.get(which.min(deadlines.len().saturating_sub(1)));
+                deadline.map_or(now, |deadline| (deadline + off).max(now))
+            }
+        };
+        (now, Resolve { model, now }.operation(&self.action))
+    }
+}
+
+/// What will happen by itself, soonest first, as far as it is not far away.
+fn deadlines(model: &Model, now: i64) -> Vec<i64> {
+    let pending = model.promises.values().filter(|promise| promise.is_pending());
+    let leases = model.tasks.values().filter_map(|task| task.lease.as_ref());
+    let schedules = model.schedules.values().map(|schedule| schedule.next_run_at);
+    let all = pending.map(|p| p.timeout_at).chain(leases.map(|lease| lease.expires_at)).chain(schedules);
+    let mut soon: Vec<i64> = all.filter(|time| *time >= now && *time - now < 200_000).collect();
+    soon.sort_unstable();
+    soon.dedup();
+    soon
+}
+
+impl Resolve<'_> {
+    fn id(&self, pick: &Pick) -> String {
+        let nth = |ids: Vec<&String>, n: usize| match ids.len() {
+            0 => IDS[n % IDS.len()].to_owned(),
+            len => ids[n % len].clone(),
+        };
+        match pick {
+            Pick::Named(id) => (*id).to_owned(),
+            Pick::TaskIn(state, n) => {
+                let tasks = self.model.tasks.values().filter(|task| task.state == *state);
+                nth(tasks.map(|task| &task.id).collect(), *n)
+            }
+            Pick::Awaitable(n) => {
+                let awaitable = |promise: &&Promise| promise.is_external() && promise.project(self.now).is_pending();
+                nth(self.model.promises.values().filter(awaitable).map(|promise| &promise.id).collect(), *n)
+            }
+        }
+    }
+
+    fn task(&self, task: &Pick, version: &Version) -> (String, i64) {
+        let id = self.id(task);
+        let right = self.model.tasks.get(&id).map_or(0, |task| task.version);
+        let version = match version {
+            Version::Right => right,
+            Version::Off(by) => right.saturating_add(*by),
+        };
+        (id, version)
+    }
+
+    fn birth(&self, birth: &Birth) -> CreatePromise {
+        let timeout_at = match birth.timeout {
+            Timeout::In(ms) => self.now + ms,
+            Timeout::At(time) => time,
+        };
+        CreatePromise { id: self.id(&birth.id), timeout_at, param: birth.param.clone(), tags: birth.tags.clone() }
+    }
+
+    fn settlement(&self, settlement: &Settlement) -> SettlePromise {
+        let Settlement { id, state, value } = settlement;
+        SettlePromise { id: self.id(id), state, value: value.clone() }
+    }
+
+    fn operation(&self, action: &Action) -> Operation {
+        match action {
+            Action::Get(pick) => Operation::PromiseGet { id: self.id(pick) },
+            Action::Create(birth) => Operation::PromiseCreate(self.birth(birth)),
+            Action::Settle(settlement) => Operation::PromiseSettle(self.settlement(settlement)),
+            Action::Callback { awaited, awaiter } => {
+                Operation::RegisterCallback { awaited: self.id(awaited), awaiter: self.id(awaiter) }
+            }
+            Action::Listener { awaited, address } => {
+                Operation::RegisterListener { awaited: self.id(awaited), address: (*address).to_owned() }
+            }
+            Action::TaskGet(task) => Operation::TaskGet { id: self.id(task) },
+            Action::TaskCreate { birth, pid, ttl } => {
+                Operation::TaskCreate { pid: (*pid).to_owned(), ttl: *ttl, promise: self.birth(birth) }
+            }
+            Action::Acquire { task, version, pid, ttl } => {
+                let (id, version) = self.task(task, version);
+                Operation::TaskAcquire { id, version, pid: (*pid).to_owned(), ttl: *ttl }
+            }
+            Action::Release { task, version } => {
+                let (id, version) = self.task(task, version);
+                Operation::TaskRelease { id, version }
+            }
+            Action::Fulfill { task, version, settlement, own } => {
+                let (id, version) = self.task(task, version);
+                let mut settle = self.settlement(settlement);
+                if *own {
+                    settle.id.clone_from(&id);
+                }
+                Operation::TaskFulfill { id, version, settle }
+            }
+            Action::Suspend { task, version, awaited, own } => {
+                let (id, version) = self.task(task, version);
+                let awaited = awaited.iter().map(|pick| self.id(pick)).collect();
+                let awaiter = if *own { id.clone() } else { "b".to_owned() };
+                Operation::TaskSuspend { id, version, awaited, awaiter }
+            }
+            Action::FenceCreate { task, version, birth } => {
+                let (id, version) = self.task(task, version);
+                Operation::TaskFence { id, version, action: Fenced::Create(self.birth(birth)) }
+            }
+            Action::FenceSettle { task, version, settlement } => {
+                let (id, version) = self.task(task, version);
+                Operation::TaskFence { id, version, action: Fenced::Settle(self.settlement(settlement)) }
+            }
+            Action::Heartbeat { pid, tasks } => {
+                let tasks: Vec<(String, i64)> = tasks.iter().map(|(task, version)| self.task(task, version)).collect();
+                let holder = || {
+                    let held = tasks.iter().find_map(|(id, _)| self.model.tasks.get(id)?.lease.as_ref());
+                    held.map_or(String::new(), |lease| lease.pid.clone())
+                };
+                let pid = match pid {
+                    Pid::Holder => holder(),
+                    Pid::Named(pid) => (*pid).to_owned(),
+                };
+                Operation::TaskHeartbeat { pid, tasks }
+            }
+            Action::Halt(task) => Operation::TaskHalt { id: self.id(task) },
+            Action::Continue(task) => Operation::TaskContinue { id: self.id(task) },
+            Action::ScheduleGet(id) => Operation::ScheduleGet { id: (*id).to_owned() },
+            Action::ScheduleCreate(create) => Operation::ScheduleCreate(create.clone()),
+            Action::ScheduleDelete(id) => Operation::ScheduleDelete { id: (*id).to_owned() },
+            Action::Search(search) => Operation::Search(search.clone()),
+            Action::Tick => Operation::Tick { time: self.now },
+            Action::Malformed { kind, data } => Operation::Malformed { kind, data: data.clone() },
+        }
+    }
+}
