@@ -147,9 +147,10 @@ impl Model {
             Fenced::Create(create) => (&create.id, "promise.create"),
             Fenced::Settle(settle) => (&settle.id, "promise.settle"),
         };
+        // LATITUDE (f): a settlement that no client may ask for is refused with the fence that holds it.
         let fits = match action {
             Fenced::Create(create) => Self::fits(create),
-            Fenced::Settle(_) => true,
+            Fenced::Settle(settle) => settable(settle.state),
         };
         if target == id || !fits {
             return Answer::error(400);
