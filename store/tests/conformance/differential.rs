@@ -91,7 +91,7 @@ fn play_batch(
 #[test]
 fn the_store_answers_as_the_specification_says() {
     let long = std::env::var_os("PAWL_LONG").is_some();
-    let batches = if long { 100_000 / BATCH } else { 3_000 / BATCH };
+    let batches = if long { 100_000 / BATCH } else { 2_500 / BATCH };
     let first_seed = match std::env::var("PAWL_SEED") {
         Ok(seed) => seed.parse().expect("PAWL_SEED is a number"),
         Err(_) => RandomState::new().hash_one(0) >> 16,

@@ -42,6 +42,8 @@ enum Pick {
     TaskIn(TaskState, usize),
     /// A promise that is pending and that others may wait for.
     Awaitable(usize),
+    /// A promise that a task awaits.
+    Awaited(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -82,17 +84,57 @@ enum Action {
     Get(Pick),
     Create(Birth),
     Settle(Settlement),
-    Callback { awaited: Pick, awaiter: Pick },
-    Listener { awaited: Pick, address: &'static str },
+    Callback {
+        awaited: Pick,
+        awaiter: Pick,
+    },
+    Listener {
+        awaited: Pick,
+        address: &'static str,
+    },
     TaskGet(Pick),
-    TaskCreate { birth: Birth, pid: &'static str, ttl: i64 },
-    Acquire { task: Pick, version: Version, pid: &'static str, ttl: i64 },
-    Release { task: Pick, version: Version },
-    Fulfill { task: Pick, version: Version, settlement: Settlement, own: bool },
-    Suspend { task: Pick, version: Version, awaited: Vec<Pick>, own: bool },
-    FenceCreate { task: Pick, version: Version, birth: Birth },
-    FenceSettle { task: Pick, version: Version, settlement: Settlement },
-    Heartbeat { pid: Pid, tasks: Vec<(Pick, Version)> },
+    TaskCreate {
+        birth: Birth,
+        pid: &'static str,
+        ttl: i64,
+    },
+    Acquire {
+        task: Pick,
+        version: Version,
+        pid: &'static str,
+        ttl: i64,
+    },
+    Release {
+        task: Pick,
+        version: Version,
+    },
+    Fulfill {
+        task: Pick,
+        version: Version,
+        settlement: Settlement,
+        own: bool,
+    },
+    /// `tidy`: without what makes it no request at all.
+    Suspend {
+        task: Pick,
+        version: Version,
+        awaited: Vec<Pick>,
+        tidy: bool,
+    },
+    FenceCreate {
+        task: Pick,
+        version: Version,
+        birth: Birth,
+    },
+    FenceSettle {
+        task: Pick,
+        version: Version,
+        settlement: Settlement,
+    },
+    Heartbeat {
+        pid: Pid,
+        tasks: Vec<(Pick, Version)>,
+    },
     Halt(Pick),
     Continue(Pick),
     ScheduleGet(&'static str),
@@ -100,7 +142,10 @@ enum Action {
     ScheduleDelete(&'static str),
     Search(Search),
     Tick,
-    Malformed { kind: &'static str, data: Value },
+    Malformed {
+        kind: &'static str,
+        data: Value,
+    },
 }
 
 fn id() -> impl Strategy<Value = &'static str> {
@@ -108,20 +153,25 @@ fn id() -> impl Strategy<Value = &'static str> {
 }
 
 fn task_in(state: TaskState) -> impl Strategy<Value = Pick> {
-    prop_oneof![8 => (0usize..4).prop_map(move |n| Pick::TaskIn(state, n)), 1 => id().prop_map(Pick::Named)]
+    prop_oneof![8 => (0usize..5).prop_map(move |n| Pick::TaskIn(state, n)), 1 => id().prop_map(Pick::Named)]
 }
 
 fn any_pick() -> impl Strategy<Value = Pick> {
     prop_oneof![
         3 => id().prop_map(Pick::Named),
         2 => (0usize..4).prop_map(Pick::Awaitable),
+        2 => (0usize..3).prop_map(Pick::Awaited),
         2 => (0usize..4).prop_map(|n| Pick::TaskIn(TaskState::Suspended, n)),
         1 => (0usize..4).prop_map(|n| Pick::TaskIn(TaskState::Acquired, n)),
     ]
 }
 
 fn awaitable() -> impl Strategy<Value = Pick> {
-    prop_oneof![5 => (0usize..6).prop_map(Pick::Awaitable), 1 => id().prop_map(Pick::Named)]
+    prop_oneof![6 => (0usize..3).prop_map(Pick::Awaitable), 1 => id().prop_map(Pick::Named)]
+}
+
+fn some_awaited() -> impl Strategy<Value = Vec<Pick>> {
+    prop_oneof![15 => prop::collection::vec(awaitable(), 1..4), 1 => Just(Vec::new())]
 }
 
 fn version() -> impl Strategy<Value = Version> {
@@ -129,7 +179,7 @@ fn version() -> impl Strategy<Value = Version> {
 }
 
 fn ttl() -> impl Strategy<Value = i64> {
-    prop_oneof![6 => 0i64..300, 2 => 300i64..60_000, 1 => select(vec![i64::MAX, -1])]
+    prop_oneof![8 => 0i64..300, 8 => 300i64..60_000, 1 => select(vec![i64::MAX, -1])]
 }
 
 fn value() -> impl Strategy<Value = Value> {
@@ -144,7 +194,7 @@ fn tags() -> impl Strategy<Value = Tags> {
         3 => Just(vec![("resonate:timer", "true")]),
         2 => Just(vec![("resonate:scope", "global")]),
         2 => Just(vec![]),
-        1 => Just(vec![("resonate:target", "http://localhost:1/w"), ("resonate:delay", "50100")]),
+        1 => Just(vec![("resonate:target", "http://localhost:1/w"), ("resonate:delay", "60000")]),
         1 => Just(vec![("resonate:target", ""), ("resonate:delay", "soon")]),
         1 => Just(vec![("resonate:external", "false"), ("resonate:timer", "no"), ("resonate:scope", "local")]),
         1 => Just(vec![("resonate:timer", "true"), ("resonate:target", "poll://any@g")]),
@@ -157,10 +207,10 @@ fn tags() -> impl Strategy<Value = Tags> {
 
 fn timeout() -> impl Strategy<Value = Timeout> {
     prop_oneof![
-        8 => (1i64..400).prop_map(Timeout::In),
-        4 => (400i64..200_000).prop_map(Timeout::In),
+        6 => (1i64..400).prop_map(Timeout::In),
+        8 => (400i64..200_000).prop_map(Timeout::In),
         2 => (-50i64..1).prop_map(Timeout::In),
-        2 => Just(Timeout::At(i64::MAX)),
+        4 => Just(Timeout::At(i64::MAX)),
         1 => select(vec![0, 1, -1, i64::MIN]).prop_map(Timeout::At),
     ]
 }
@@ -249,8 +299,8 @@ fn action() -> impl Strategy<Value = Action> {
         3 => (task_in(Acquired), version()).prop_map(|(task, version)| Action::Release { task, version }),
         3 => (task_in(Acquired), version(), settlement(id().prop_map(Pick::Named)), own())
             .prop_map(|(task, version, settlement, own)| Action::Fulfill { task, version, settlement, own }),
-        12 => (task_in(Acquired), version(), prop::collection::vec(awaitable(), 0..4), own())
-            .prop_map(|(task, version, awaited, own)| Action::Suspend { task, version, awaited, own }),
+        12 => (task_in(Acquired), version(), some_awaited(), own())
+            .prop_map(|(task, version, awaited, tidy)| Action::Suspend { task, version, awaited, tidy }),
         5 => (task_in(Acquired), version(), birth())
             .prop_map(|(task, version, birth)| Action::FenceCreate { task, version, birth }),
         4 => (task_in(Acquired), version(), settlement(any_pick()))
@@ -272,13 +322,29 @@ fn step() -> impl Strategy<Value = Step> {
     let advance = prop_oneof![
         12 => Just(Advance::Stay),
         3 => (1i64..40).prop_map(Advance::By),
-        1 => (40i64..30_000).prop_map(Advance::By),
+        1 => (40i64..3_000).prop_map(Advance::By),
         3 => (0usize..3, -1i64..2).prop_map(|(which, off)| Advance::Deadline { which, off }),
     ];
     (advance, action()).prop_map(|(advance, action)| Step { advance, action })
 }
 
-/// Histories of up to `longest` steps.
+/// Something to begin with, that lives for a while: tasks, most of them held, and promises to wait for.
+fn first_births() -> impl Strategy<Value = Vec<Step>> {
+    let role = || prop_oneof![1 => Just("pending"), 3 => Just("held"), 3 => Just("external")];
+    let timeout = || prop_oneof![(300i64..60_000).prop_map(Timeout::In), Just(Timeout::At(i64::MAX))];
+    prop::collection::vec((role(), timeout(), 100i64..5_000), 3..=6).prop_map(|births| {
+        let births = births.into_iter().zip(IDS).map(|((role, timeout, ttl), id)| {
+            let (name, value) =
+                if role == "external" { ("resonate:external", "true") } else { ("resonate:target", "poll://any@g") };
+            let tags = Tags::from([(name.to_owned(), value.to_owned())]);
+            let birth = Birth { id: Pick::Named(id), timeout, param: Value::Null, tags };
+            if role == "held" { Action::TaskCreate { birth, pid: "p", ttl } } else { Action::Create(birth) }
+        });
+        births.map(|action| Step { advance: Advance::Stay, action }).collect()
+    })
+}
+
+/// Histories of up to `longest` steps, besides those that fill the store.
 pub fn histories(longest: usize) -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(step(), 1..=longest)
+    (first_births(), prop::collection::vec(step(), 1..=longest)).prop_map(|(first, then)| [first, then].concat())
 }

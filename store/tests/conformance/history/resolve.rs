@@ -46,8 +46,15 @@ impl Resolve<'_> {
         match pick {
             Pick::Named(id) => (*id).to_owned(),
             Pick::TaskIn(state, n) => {
-                let tasks = self.model.tasks.values().filter(|task| task.state == *state);
-                nth(tasks.map(|task| &task.id).collect(), *n)
+                let stored = self.model.tasks.values().filter(|task| task.state == *state).map(|task| &task.id);
+                let (alive, over): (Vec<&String>, Vec<&String>) = stored
+                    .partition(|id| self.model.promises.get(*id).is_some_and(|promise| promise.timeout_at > self.now));
+                // Now and then one that is past its deadline, which no tick has seen.
+                nth(if alive.is_empty() || n % 5 == 4 && !over.is_empty() { over } else { alive }, *n)
+            }
+            Pick::Awaited(n) => {
+                let awaited = self.model.promises.values().filter(|promise| !promise.callbacks.is_empty());
+                nth(awaited.map(|promise| &promise.id).collect(), *n)
             }
             Pick::Awaitable(n) => {
                 let awaitable = |promise: &&Promise| promise.is_external() && promise.project(self.now).is_pending();
@@ -110,10 +117,16 @@ impl Resolve<'_> {
                 }
                 Operation::TaskFulfill { id, version, settle }
             }
-            Action::Suspend { task, version, awaited, own } => {
+            Action::Suspend { task, version, awaited, tidy } => {
                 let (id, version) = self.task(task, version);
-                let awaited = awaited.iter().map(|pick| self.id(pick)).collect();
-                let awaiter = if *own { id.clone() } else { "b".to_owned() };
+                let mut awaited: Vec<String> = awaited.iter().map(|pick| self.id(pick)).collect();
+                let mut awaiter = "b".to_owned();
+                if *tidy {
+                    awaited.retain(|awaited| *awaited != id);
+                    awaited.sort_unstable();
+                    awaited.dedup();
+                    awaiter.clone_from(&id);
+                }
                 Operation::TaskSuspend { id, version, awaited, awaiter }
             }
             Action::FenceCreate { task, version, birth } => {
