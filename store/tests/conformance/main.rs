@@ -4,5 +4,6 @@ mod client;
 mod coverage;
 mod differential;
 mod history;
+mod linearizability;
 mod operation;
 mod reference;

@@ -318,7 +318,8 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+/// One step.
+pub fn steps() -> impl Strategy<Value = Step> {
     let advance = prop_oneof![
         12 => Just(Advance::Stay),
         3 => (1i64..40).prop_map(Advance::By),
@@ -346,5 +347,5 @@ fn first_births() -> impl Strategy<Value = Vec<Step>> {
 
 /// Histories of up to `longest` steps, besides those that fill the store.
 pub fn histories(longest: usize) -> impl Strategy<Value = Vec<Step>> {
-    (first_births(), prop::collection::vec(step(), 1..=longest)).prop_map(|(first, then)| [first, then].concat())
+    (first_births(), prop::collection::vec(steps(), 1..=longest)).prop_map(|(first, then)| [first, then].concat())
 }

@@ -1,12 +1,14 @@
 //! What a step of a history means in the state that the model is in.
 
 use super::{Action, Advance, Birth, IDS, Pick, Pid, Settlement, Step, Timeout, Version};
-use crate::operation::{CreatePromise, Fenced, Operation, SettlePromise};
+use crate::operation::{CreatePromise, Fenced, Operation, SettlePromise, Tags};
 use crate::reference::{Model, Promise};
 
 struct Resolve<'a> {
     model: &'a Model,
     now: i64,
+    /// What ids begin with.
+    tree: &'a str,
 }
 
 impl Step {
@@ -21,7 +23,12 @@ impl Step {
                 deadline.map_or(now, |deadline| (deadline + off).max(now))
             }
         };
-        (now, Resolve { model, now }.operation(&self.action))
+        (now, Resolve { model, now, tree: "" }.operation(&self.action))
+    }
+
+    /// What it asks at the time `now`, of promises whose ids begin with `tree`; `model` has no others.
+    pub fn in_tree(&self, tree: &str, model: &Model, now: i64) -> Operation {
+        Resolve { model, now, tree }.operation(&self.action)
     }
 }
 
@@ -38,13 +45,31 @@ fn deadlines(model: &Model, now: i64) -> Vec<i64> {
 }
 
 impl Resolve<'_> {
+    fn named(&self, id: &str) -> String {
+        if id.is_empty() { String::new() } else { format!("{}{id}", self.tree) }
+    }
+
+    /// Tags that name a promise name one of the tree.
+    fn tags(&self, tags: &Tags) -> Tags {
+        let mut tags = tags.clone();
+        if !self.tree.is_empty() {
+            for name in ["resonate:branch", "resonate:parent"] {
+                if let Some(id) = tags.get_mut(name) {
+                    *id = self.named(id);
+                }
+            }
+            tags.insert("resonate:origin".to_owned(), self.tree.to_owned());
+        }
+        tags
+    }
+
     fn id(&self, pick: &Pick) -> String {
         let nth = |ids: Vec<&String>, n: usize| match ids.len() {
-            0 => IDS[n % IDS.len()].to_owned(),
+            0 => self.named(IDS[n % IDS.len()]),
             len => ids[n % len].clone(),
         };
         match pick {
-            Pick::Named(id) => (*id).to_owned(),
+            Pick::Named(id) => self.named(id),
             Pick::TaskIn(state, n) => {
                 let stored = self.model.tasks.values().filter(|task| task.state == *state).map(|task| &task.id);
                 let (alive, over): (Vec<&String>, Vec<&String>) = stored
@@ -78,7 +103,7 @@ impl Resolve<'_> {
             Timeout::In(ms) => self.now + ms,
             Timeout::At(time) => time,
         };
-        CreatePromise { id: self.id(&birth.id), timeout_at, param: birth.param.clone(), tags: birth.tags.clone() }
+        CreatePromise { id: self.id(&birth.id), timeout_at, param: birth.param.clone(), tags: self.tags(&birth.tags) }
     }
 
     fn settlement(&self, settlement: &Settlement) -> SettlePromise {
