@@ -6,4 +6,5 @@ mod differential;
 mod history;
 mod linearizability;
 mod operation;
+mod questions;
 mod reference;

@@ -50,7 +50,7 @@ impl Model {
 fn pages(found: Vec<Value>, limit: u32) -> Value {
     let limit = limit.clamp(1, 1000) as usize;
     let mut sizes: Vec<usize> = found.chunks(limit).map(<[Value]>::len).collect();
-    if found.len() % limit == 0 {
+    if found.len().is_multiple_of(limit) {
         sizes.push(0);
     }
     json!({"sizes": sizes, "found": found})
