@@ -333,7 +333,7 @@ pub fn steps() -> impl Strategy<Value = Step> {
 fn first_births() -> impl Strategy<Value = Vec<Step>> {
     let role = || prop_oneof![1 => Just("pending"), 3 => Just("held"), 3 => Just("external")];
     let timeout = || prop_oneof![(300i64..60_000).prop_map(Timeout::In), Just(Timeout::At(i64::MAX))];
-    prop::collection::vec((role(), timeout(), 100i64..5_000), 3..=6).prop_map(|births| {
+    prop::collection::vec((role(), timeout(), 100i64..5_000), 0..=7).prop_map(|births| {
         let births = births.into_iter().zip(IDS).map(|((role, timeout, ttl), id)| {
             let (name, value) =
                 if role == "external" { ("resonate:external", "true") } else { ("resonate:target", "poll://any@g") };
