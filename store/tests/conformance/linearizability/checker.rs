@@ -37,13 +37,11 @@ impl fmt::Display for Call {
 impl Call {
     /// Whether the history says the same of all others without it: it has changed nothing.
     fn has_no_effect(&self) -> bool {
-        let reads = matches!(
-            self.operation,
-            Operation::PromiseGet { .. }
-                | Operation::TaskGet { .. }
-                | Operation::ScheduleGet { .. }
-                | Operation::Search(_)
-        );
+        let reads = match &self.operation {
+            Operation::PromiseGet { .. } | Operation::TaskGet { .. } | Operation::Search(_) => true,
+            Operation::TaskHeartbeat { tasks, .. } => tasks.is_empty(),
+            _ => false,
+        };
         reads || self.answered.as_ref().is_some_and(|(_, answer)| answer.status >= 400)
     }
 
