@@ -29,6 +29,8 @@ pub struct CreateSchedule {
     pub cron: String,
     pub promise_id: String,
     pub promise_timeout: i64,
+    /// Null, or an object.
+    pub promise_param: Value,
     pub promise_tags: Tags,
 }
 
@@ -217,6 +219,7 @@ impl Operation {
             Operation::ScheduleCreate(create) => json!({
                 "id": create.id, "cron": create.cron, "promiseId": create.promise_id,
                 "promiseTimeout": create.promise_timeout, "promiseTags": create.promise_tags,
+                "promiseParam": create.promise_param,
             }),
             Operation::Search(search) => {
                 let mut data = json!({"tags": search.tags, "limit": search.limit});

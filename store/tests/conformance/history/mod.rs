@@ -232,15 +232,16 @@ fn schedule() -> impl Strategy<Value = CreateSchedule> {
     let crons: Vec<&str> = CRONS.iter().map(|(cron, _)| *cron).chain(["every day"]).collect();
     let promise = select(vec!["{{.id}}.{{.timestamp}}", "{{.timestamp}}", "{{.id}}", "a", "f", ""]);
     let timeout = select(vec![0, 1, 500, 30_000, 100_000, i64::MAX, -1]);
-    (select(&SCHEDULES[..]), select(crons), promise, timeout, tags()).prop_map(|(id, cron, promise, timeout, tags)| {
-        CreateSchedule {
+    (select(&SCHEDULES[..]), select(crons), promise, timeout, value(), tags()).prop_map(
+        |(id, cron, promise, timeout, param, tags)| CreateSchedule {
             id: id.to_owned(),
             cron: cron.to_owned(),
             promise_id: promise.to_owned(),
             promise_timeout: timeout,
+            promise_param: param,
             promise_tags: tags,
-        }
-    })
+        },
+    )
 }
 
 fn search() -> impl Strategy<Value = Search> {

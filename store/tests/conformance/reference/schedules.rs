@@ -1,7 +1,7 @@
 //! Schedules: the specification's handlers and step, with a calendar of the few expressions that the histories use.
 
 use super::promises::is_targeted_timer;
-use super::{Model, Schedule};
+use super::{Model, Schedule, value_or_empty};
 use crate::operation::{Answer, CreatePromise, CreateSchedule};
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ impl Schedule {
         let create = &self.create;
         let mut record = json!({
             "id": create.id, "cron": create.cron, "promiseId": create.promise_id,
-            "promiseTimeout": create.promise_timeout, "promiseParam": {}, "promiseTags": create.promise_tags,
+            "promiseTimeout": create.promise_timeout, "promiseParam": value_or_empty(&create.promise_param), "promiseTags": create.promise_tags,
             "createdAt": self.created_at, "nextRunAt": self.next_run_at,
         });
         if let Some(last_run_at) = self.last_run_at {
@@ -44,7 +44,12 @@ impl Schedule {
             tags.insert(tag.to_owned(), id.clone());
         }
         tags.insert("resonate:schedule".to_owned(), create.id.clone());
-        CreatePromise { id, timeout_at: time.saturating_add(create.promise_timeout), param: Value::Null, tags }
+        CreatePromise {
+            id,
+            timeout_at: time.saturating_add(create.promise_timeout),
+            param: create.promise_param.clone(),
+            tags,
+        }
     }
 }
 
