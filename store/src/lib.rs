@@ -2,6 +2,7 @@
 //!
 //! [`Store::open`] opens or creates the file, [`Store::network`] is what a Resonate SDK talks to. An answer means that the write
 //! it answers is on disk (WAL, `synchronous=FULL`). Requests that arrive while one transaction commits share the next.
+//! [`check`], [`backup`], [`stats`] and [`compact`] look after the file.
 
 mod clock;
 mod cron;
@@ -10,17 +11,22 @@ mod engine;
 mod error;
 pub mod http;
 mod lock;
+mod migrations;
 mod network;
 mod protocol;
+mod readers;
 mod rows;
 mod schema;
 mod search;
 mod state;
 mod subscription;
+mod upkeep;
 mod view;
+mod writer;
 
 pub use error::{CloseError, OpenError};
 pub use network::StoreNetwork;
+pub use upkeep::{Backup, Checked, Compacted, Oldest, Stats, UpkeepError, Violation, backup, check, compact, stats};
 
 use engine::{Engine, Job};
 use std::path::PathBuf;
@@ -102,7 +108,7 @@ impl Store {
             return protocol::Reply::closed();
         }
         if operation.only_reads() {
-            return view::read(self.engine.reader(), now.unwrap_or_else(|| self.engine.now()), operation).await;
+            return view::read(self.engine.readers(), now.unwrap_or_else(|| self.engine.now()), operation).await;
         }
         let (reply, answer) = oneshot::channel();
         match self.engine.submit(Job::Request { operation: Box::new(operation), now, reply }).await {
@@ -153,7 +159,7 @@ impl Store {
 
     /// Looks which `http://` addresses have had something since before the store was opened.
     pub(crate) async fn find_addresses_to_push(&self) {
-        match view::http_addresses(self.engine.reader()).await {
+        match view::http_addresses(self.engine.readers()).await {
             Ok(addresses) => self.engine.delivery().ask_to_push_to(&addresses),
             Err(e) => tracing::warn!(error = %e, "can't look for targets with waiting tasks"),
         }
