@@ -1,13 +1,13 @@
 //! Searches, page by page, in the order of creation.
 
-use crate::protocol::{Reply, Search, SearchOf};
+use crate::protocol::{Reply, Search, SearchOf, Tags};
 use crate::rows::{
     PROMISE_COLUMNS, PROMISE_WIDTH, Promise, PromiseState, SCHEDULE_COLUMNS, Schedule, TASK_COLUMNS, TASK_WIDTH,
     TaskState,
 };
 use crate::view::{Sql, View, list, state_named, task_with_promise};
 use rusqlite::params;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Rows that one page looks at, matching or not: it may come out short, or empty, with a cursor to go on from.
 const LOOKED_AT: usize = 20_000;
@@ -63,7 +63,7 @@ impl View<'_> {
             Some(PromiseState::Pending) => "p.state = 0",
             _ => "1",
         };
-        let origin = search.tags.get("resonate:origin").and_then(Value::as_str);
+        let origin = search.tags.get("resonate:origin");
         // One origin is found by its index; otherwise the table is walked in its order.
         let by_origin = if origin.is_some() { "p.origin = ?3" } else { "?3 IS NULL" };
         let mut statement = self.connection.prepare_cached(&format!(
@@ -120,10 +120,6 @@ impl View<'_> {
     }
 }
 
-fn has_tags(tags: &str, wanted: &Map<String, Value>) -> bool {
-    if wanted.is_empty() {
-        return true;
-    }
-    let Ok(Value::Object(tags)) = serde_json::from_str(tags) else { return false };
-    wanted.iter().all(|(name, value)| tags.get(name) == Some(value))
+fn has_tags(tags: &str, wanted: &Tags) -> bool {
+    wanted.is_empty() || wanted.are_among(&Tags::stored(tags))
 }

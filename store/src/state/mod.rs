@@ -16,7 +16,6 @@ use crate::protocol::{
 use crate::rows::{Promise, PromiseState, TaskState};
 use crate::view::{Sql, View, not_found, with_promise};
 use rusqlite::{Connection, params};
-use serde_json::Value;
 
 /// What the world learns of once the transaction is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,9 +129,9 @@ impl<'a> State<'a> {
         let overdue = create.timeout_at <= now;
         let mut promise = Promise {
             state: PromiseState::Pending,
-            param: value_text(create.param),
+            param: create.param.into_text(),
             value: "{}".to_owned(),
-            tags: Value::Object(create.tags).to_string(),
+            tags: create.tags.into_text(),
             timeout_at: create.timeout_at,
             created_at: if overdue { create.timeout_at } else { now },
             settled_at: overdue.then_some(create.timeout_at),
@@ -187,7 +186,7 @@ impl<'a> State<'a> {
             SettleState::Rejected => PromiseState::Rejected,
             SettleState::RejectedCanceled => PromiseState::Canceled,
         };
-        self.settle(promise, state, value_text(settle.value), self.view.now).map(Ok)
+        self.settle(promise, state, settle.value.into_text(), self.view.now).map(Ok)
     }
 
     /// Settles a promise at its timeout.
@@ -281,11 +280,6 @@ impl<'a> State<'a> {
         }
         Ok(with_promise(&promise))
     }
-}
-
-/// A value of the protocol as it is stored: an object, possibly empty.
-fn value_text(value: Value) -> String {
-    if value.is_null() { "{}".to_owned() } else { value.to_string() }
 }
 
 /// Nothing would ever wake whoever waits for such a promise: its timeout is not armed.

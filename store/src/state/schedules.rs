@@ -1,12 +1,11 @@
 //! Schedules: promises that are created at the times of a cron expression.
 
-use super::{Effect, State, value_text};
+use super::{Effect, State};
 use crate::cron::Cron;
-use crate::protocol::{CreatePromise, CreateSchedule, Reply};
+use crate::protocol::{CreatePromise, CreateSchedule, Payload, Reply, Tags};
 use crate::rows::{SCHEDULE_COLUMNS, Schedule};
 use crate::view::{Sql, not_found, with_schedule};
 use rusqlite::params;
-use serde_json::{Map, Value};
 
 /// When a schedule runs whose expression names no further time.
 const NEVER: i64 = i64::MAX;
@@ -23,8 +22,8 @@ impl State<'_> {
             cron: create.cron.into_text(),
             promise_id: create.promise_id,
             promise_timeout: create.promise_timeout,
-            promise_param: value_text(create.promise_param),
-            promise_tags: Value::Object(create.promise_tags).to_string(),
+            promise_param: create.promise_param.into_text(),
+            promise_tags: create.promise_tags.into_text(),
             created_at: now,
             last_run_at: None,
         };
@@ -86,17 +85,13 @@ impl State<'_> {
 
     fn run_schedule(&mut self, schedule: &Schedule, at: i64) -> Sql<()> {
         let id = occurrence_id(&schedule.promise_id, &schedule.id, at);
-        let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-        let mut tags = match json(&schedule.promise_tags) {
-            Value::Object(tags) => tags,
-            _ => Map::new(),
-        };
-        tags.insert("resonate:schedule".to_owned(), Value::from(schedule.id.as_str()));
+        let mut tags = Tags::stored(&schedule.promise_tags);
+        tags.set("resonate:schedule", &schedule.id);
         for name in ["origin", "branch", "parent", "prefix"] {
-            tags.insert(format!("resonate:{name}"), Value::from(id.as_str()));
+            tags.set(&format!("resonate:{name}"), &id);
         }
         let timeout_at = at.saturating_add(schedule.promise_timeout);
-        let create = CreatePromise { id, timeout_at, param: json(&schedule.promise_param), tags };
+        let create = CreatePromise { id, timeout_at, param: Payload::stored(schedule.promise_param.clone()), tags };
         // As if it had been created at its time, however late this is.
         State::new(self.view.connection, at, self.effects).create_promise(create).map(drop)
     }
