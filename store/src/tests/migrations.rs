@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 const FAR: i64 = 9_000_000_000_000;
 
-/// Promises: id, state, tags, timeout, settled, target, timer. The origin is the root's.
-const PROMISES: &[(&str, i64, &str, i64, Option<i64>, Option<&str>, i64)] = &[
+/// Id, state, tags, timeout, settled, target, timer.
+type Promise = (&'static str, i64, &'static str, i64, Option<i64>, Option<&'static str>, i64);
+
+const PROMISES: &[Promise] = &[
     (
         "root",
         0,

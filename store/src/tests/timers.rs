@@ -43,14 +43,14 @@ async fn every_statement_of_the_timers_uses_an_index_and_sorts_nothing() {
     everything_is_due(&scene).await;
     scene.store.clone().close().await.unwrap();
     let mut connection = schema::open_writer(&scene.dir.path().join("store.db")).unwrap();
-    connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(note));
+    connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(note)).unwrap();
     let (mut effects, mut removal) = (Vec::new(), Removal::default());
     let mut state = State::new(&connection, START + 1_000_000, &mut effects);
     state.tick(3).unwrap();
     state.remove_settled(&mut removal, START + 1_000_000, 1000).unwrap();
     state.shrink(&mut removal, 10).unwrap();
     state.next_due(&removal, 0).unwrap();
-    connection.trace_v2(TraceEventCodes::empty(), None::<fn(TraceEvent<'_>)>);
+    connection.trace_v2(TraceEventCodes::empty(), None::<fn(TraceEvent<'_>)>).unwrap();
     let statements = std::mem::take(&mut *STATEMENTS.lock().unwrap());
     assert!(statements.len() > 20, "{statements:#?}");
     assert!(

@@ -18,6 +18,8 @@ const ROUND: &str = "PAWL_STORE_CRASH_ROUND";
 const LONG: &str = "PAWL_LONG";
 /// Repeats a run.
 const SEED: &str = "PAWL_SEED";
+/// A file is killed in so often; every look reads it whole.
+const ROUNDS_PER_FILE: usize = 20;
 /// Writers at a time, so that transactions hold several requests.
 const WRITERS: usize = 16;
 
@@ -58,9 +60,9 @@ async fn what_was_acknowledged_survives_sigkill_and_nothing_is_half_there() {
     let mut random = StdRng::seed_from_u64(seed);
     let stages = Stages::learn().await;
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store.db");
     let (mut unanswered, mut done, mut acknowledgements) = (0, 0, 0);
     for round in 0..rounds {
+        let path = dir.path().join(format!("store-{}.db", round / ROUNDS_PER_FILE));
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "what_was_acknowledged_survives_sigkill_and_nothing_is_half_there", "--nocapture"])
             .env(CHILD, &path)

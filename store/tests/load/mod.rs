@@ -8,8 +8,11 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The requests of one item, in order: each is named and given for an item's id. Each changes something that [`Picture`] shows.
-const REQUESTS: &[(&str, fn(&str) -> Value)] = &[
+/// The name of an operation, and its data for the id of an item.
+type Request = (&'static str, fn(&str) -> Value);
+
+/// The requests of one item, in order. Each changes something that shows in the file.
+const REQUESTS: &[Request] = &[
     ("task.create", |id| create_task(id)),
     ("task.fence", |id| fence(id, "promise.create", create(id, "0", json!({})))),
     ("task.fence", |id| fence(id, "promise.settle", settle(&format!("{id}.0")))),
