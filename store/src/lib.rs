@@ -40,7 +40,8 @@ use tokio::sync::{Semaphore, oneshot};
 pub struct Options {
     /// The database file; `-wal`, `-shm` and `.lock` files stand beside it.
     pub path: PathBuf,
-    /// A workflow (every promise of one `resonate:origin`) is removed this long after its root was settled.
+    /// A workflow (a root, what names it as its `resonate:origin`, and so on) is removed this long after its root was settled, unless
+    /// an execution that it started is not done or somebody waits for a promise of it.
     pub retention: Duration,
     /// An execute message whose task was not acquired is delivered again after this time.
     pub redelivery: Duration,

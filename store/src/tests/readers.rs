@@ -75,31 +75,32 @@ async fn a_closed_store_reads_no_more_and_closes_what_was_read() {
 async fn reads_that_overlap_without_end_do_not_let_the_wal_grow_without_bound() {
     let scene = scene().await;
     let readers = scene.store.engine.readers();
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let mut reads = tokio::task::JoinSet::new();
-    for _ in 0..3 {
-        let (readers, stop) = (readers.clone(), stop.clone());
-        reads.spawn(async move {
-            while !stop.load(Ordering::Relaxed) {
-                // Under way at any time, because the next begins before this one has ended.
-                let count = "WITH RECURSIVE c(n) AS (VALUES(1) UNION ALL SELECT n + 1 FROM c WHERE n < 20000) \
-                             SELECT count(*) FROM c, (SELECT count(*) FROM promises)";
-                readers
-                    .clone()
-                    .read(Length::Long, move |c| c.query_row(count, [], |row| row.get::<_, i64>(0)))
-                    .await
-                    .unwrap();
-            }
-        });
-    }
+    // At any time one reads: the next has begun before this one ends, or this one has taken as long as a read may.
+    let (tick, mut ticks) = mpsc::channel::<()>(1);
+    let relay = tokio::spawn(async move {
+        let mut _previous = None;
+        while ticks.recv().await.is_some() {
+            let (end, ended) = std_mpsc::channel::<()>();
+            let (begun, begins) = oneshot::channel();
+            tokio::spawn(readers.clone().read(Length::Long, move |connection| {
+                connection.execute_batch("BEGIN; SELECT count(*) FROM promises")?;
+                let _ = begun.send(());
+                let _ = ended.recv_timeout(Duration::from_millis(100));
+                connection.execute_batch("COMMIT")
+            }));
+            begins.await.unwrap();
+            _previous = Some(end);
+        }
+    });
     let big = "x".repeat(500_000);
     let mut largest = 0;
     for n in 0..250 {
         let create = json!({"id": format!("p{n}"), "timeoutAt": i64::MAX, "param": {"data": big}});
         assert_eq!(scene.ask("promise.create", create).await.0, 200);
+        tick.send(()).await.unwrap();
         largest = largest.max(schema::size(&schema::beside(&scene.dir.path().join("store.db"), "-wal")));
     }
-    stop.store(true, Ordering::Relaxed);
-    reads.join_all().await;
+    drop(tick);
+    relay.await.unwrap();
     assert!(largest < 80 << 20, "the WAL of 125 MB written has grown to {largest} bytes");
 }

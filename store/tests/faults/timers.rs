@@ -1,59 +1,64 @@
 //! A disk that fails while timers fire, without any request.
 
-use crate::load::{ask, assert_whole, look, open};
+use crate::load::{ask, assert_whole, look, open, until};
 use crate::vfs::{Disk, Fault, Of};
 use serde_json::json;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::Path;
 
 const SLEEPERS: usize = 300;
+/// Beyond the time of any test, in milliseconds since the Unix epoch.
+const FAR: i64 = 1 << 52;
 
-async fn sleepers_wake_after(fault: Fault) {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Disk::of(dir.path());
-    let path = dir.path().join("store.db");
-    let store = open(&path).await;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
-    let far = now + 1_000_000_000;
-    // Long enough to arm the disk before; how long does not matter to what is asserted.
-    let wakes_at = now + 3_000;
+/// Roots that sleep until long after this test.
+async fn fall_asleep(path: &Path) {
+    let store = open(path).await;
     let mut requests = tokio::task::JoinSet::new();
     for n in 0..SLEEPERS {
         let store = store.clone();
         requests.spawn(async move {
             let (root, timer) = (format!("r{n}"), format!("r{n}.0"));
             let tags = json!({"resonate:target": "poll://any@g"});
-            let create = json!({"id": root, "timeoutAt": far, "tags": tags});
+            let create = json!({"id": root, "timeoutAt": FAR, "tags": tags});
             let action = json!({"kind": "promise.create", "data": create});
-            assert_eq!(ask(&store, "task.create", json!({"pid": "p", "ttl": far, "action": action})).await.0, 200);
+            assert_eq!(ask(&store, "task.create", json!({"pid": "p", "ttl": FAR, "action": action})).await.0, 200);
             let tags = json!({"resonate:timer": "true", "resonate:origin": root, "resonate:parent": root});
             assert_eq!(
-                ask(&store, "promise.create", json!({"id": timer, "timeoutAt": wakes_at, "tags": tags})).await.0,
+                ask(&store, "promise.create", json!({"id": timer, "timeoutAt": FAR, "tags": tags})).await.0,
                 200
             );
             let register = json!({"kind": "promise.register_callback", "data": {"awaited": timer, "awaiter": root}});
             let suspend = json!({"id": root, "version": 1, "actions": [register]});
-            assert!([200, 300].contains(&ask(&store, "task.suspend", suspend).await.0));
+            assert_eq!(ask(&store, "task.suspend", suspend).await.0, 200);
         });
     }
     requests.join_all().await;
+    store.close().await.unwrap();
+}
+
+async fn sleepers_wake_after(fault: Fault) {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::of(dir.path());
+    let path = dir.path().join("store.db");
+    fall_asleep(&path).await;
+    // Now they are due as soon as the store is open, which writes nothing before.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute("UPDATE promises SET timeout_at = 1 WHERE timer = 1", []).unwrap();
+    drop(connection);
     disk.fail(fault, Of::Wal, 0);
-    while disk.failed() < 2 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    let store = open(&path).await;
+    until("timers fail", || disk.failed() >= 2).await;
     let pending = "SELECT count(*) FROM promises WHERE timer = 1 AND state = 0";
     let connection = look(&path);
-    let left: i64 = connection.query_row(pending, [], |row| row.get(0)).unwrap();
-    assert!(left > 0, "none is written down while the disk fails");
+    let count = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count(pending), SLEEPERS as i64, "none is written down while the disk fails");
     assert_whole(&path);
     // Everybody sees that they have resolved, all the same.
     assert_eq!(ask(&store, "promise.get", json!({"id": "r0.0"})).await.1["promise"]["state"], "resolved");
     disk.mend();
-    while connection.query_row(pending, [], |row| row.get::<_, i64>(0)).unwrap() > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    until("sleepers wake", || count(pending) == 0).await;
     assert_whole(&path);
     let suspended = "SELECT count(*) FROM tasks WHERE state = 2";
-    assert_eq!(connection.query_row(suspended, [], |row| row.get::<_, i64>(0)).unwrap(), 0, "all were woken");
+    assert_eq!(count(suspended), 0, "all were woken");
     store.close().await.unwrap();
 }
 

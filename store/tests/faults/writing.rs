@@ -1,6 +1,6 @@
 //! A disk that fails under a load: whoever is told that something was written finds it, whoever is told otherwise finds nothing of it.
 
-use crate::load::{STAGES, Stages, advance, ask, assert_whole, look, open};
+use crate::load::{STAGES, Stages, advance, ask, assert_whole, look, open, until};
 use crate::vfs::{Disk, Fault, Of};
 use pawl_store::Store;
 use serde_json::json;
@@ -89,9 +89,7 @@ async fn fails_and_goes_on(fault: Fault, of: Of, spared: u64, says: &[&str]) {
             writers.spawn(write(store.clone(), name, stop.clone(), failures.clone()));
         }
         disk.fail(fault, of, spared + 7 * round);
-        while failures.load(Ordering::Relaxed) < 3 * WRITERS {
-            tokio::task::yield_now().await;
-        }
+        until("requests fail", || failures.load(Ordering::Relaxed) >= 3 * WRITERS).await;
         assert!(disk.failed() > 0);
         // Reads go on.
         assert_eq!(ask(&store, "promise.get", json!({"id": "nobody"})).await.0, 404);
@@ -143,9 +141,7 @@ async fn checkpoints_fail(fault: Fault) {
     disk.fail(fault, Of::Database, 1);
     let (stop, failures) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let writer = tokio::spawn(write(store.clone(), "x".to_owned(), stop.clone(), failures.clone()));
-    while disk.failed() < 3 {
-        tokio::task::yield_now().await;
-    }
+    until("checkpoints fail", || disk.failed() >= 3).await;
     stop.store(true, Ordering::Relaxed);
     let told = writer.await.unwrap();
     assert_eq!(told.failures, [""; 0]);

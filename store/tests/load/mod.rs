@@ -7,6 +7,7 @@ use pawl_store::{Options, Store};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::time::Duration;
 
 /// The name of an operation, and its data for the id of an item.
 type Request = (&'static str, fn(&str) -> Value);
@@ -148,6 +149,16 @@ impl Stages {
         let stage = self.0.iter().position(|picture| *picture == now);
         stage.unwrap_or_else(|| panic!("{id} is between two stages: {now:#?}"))
     }
+}
+
+/// Waits for something, not for ever.
+pub async fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+        while !happened() {
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(waited.await.is_ok(), "{what}: in vain");
 }
 
 /// Fails on everything that can't be in a store.
