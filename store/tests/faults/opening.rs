@@ -76,6 +76,10 @@ async fn what_is_no_store_or_of_a_newer_version_is_refused() {
 async fn a_disk_that_fails_at_the_start_is_named_and_a_later_start_finds_everything() {
     let (dir, path) = store().await;
     let disk = Disk::of(dir.path());
+    // Whoever holds a task gets a whole lease again at the start, so there is something to write.
+    let held = open(&path).await;
+    advance(&held, "held", 0).await.unwrap();
+    held.close().await.unwrap();
     disk.fail(Fault::Full, Of::Wal, 0);
     let error = refused(&path).await;
     assert!(matches!(&error, OpenError::Failed { reason, .. } if reason.contains("full")), "{error}");
