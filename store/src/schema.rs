@@ -146,6 +146,7 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "cache_size", -32_000)?;
     connection.pragma_update(None, "wal_autocheckpoint", 2_000)?;
     // After a checkpoint a WAL that has once grown is cut back.
