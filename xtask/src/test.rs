@@ -39,10 +39,10 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
     tally.run(&mut workspace)?;
 
     let mut sample = process::cargo();
-    sample.args(["test", "--locked", "--no-fail-fast"]).args(filters(args));
-    sample.current_dir(crate::root().join("plugins/delete-batch"));
+    sample.args(["test", "--locked", "--no-fail-fast"]).current_dir(crate::root().join("plugins/delete-batch"));
     // Beside our own, or cargo would build into the sources.
-    tally.run(sample.arg("--target-dir").arg(crate::target_dir().join("sample")))?;
+    sample.arg("--target-dir").arg(crate::target_dir().join("sample"));
+    tally.run(sample.args(filters(args)))?;
 
     drop(kafka);
     if tally.ignored > 0 {

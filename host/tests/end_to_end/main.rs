@@ -5,6 +5,7 @@ mod crash;
 mod disk;
 mod messages;
 mod poison;
+mod several;
 mod sleeping;
 mod start_up;
 mod support;

@@ -143,6 +143,10 @@ dead-letters = "{}"
         Worker::start(self.dir.path())
     }
 
+    pub fn start_by(&self, command: &mut Command) -> Worker {
+        Worker::start_by(command, self.dir.path())
+    }
+
     /// Produces values in order, waiting for all acknowledgements.
     pub async fn produce(&self, values: impl IntoIterator<Item = String>) {
         let records =
@@ -336,6 +340,46 @@ impl Drop for Worker {
     }
 }
 
+/// A `pawl store serve` process, killed when the test ends.
+pub struct StoreServer {
+    process: Worker,
+    pub address: String,
+}
+
+impl StoreServer {
+    /// Serves `shared.db` in `dir`.
+    pub fn start(dir: &Path, listen: &str) -> StoreServer {
+        StoreServer::start_with(dir, listen, &[])
+    }
+
+    pub fn start_with(dir: &Path, listen: &str, options: &[&str]) -> StoreServer {
+        let (address_file, log) = (dir.join("store.address"), dir.join("store.log"));
+        let _ = fs::remove_file(&address_file);
+        let child = Command::new(PAWL)
+            .args(["store", "serve", "--store", "shared.db", "--address-file", "store.address", "--listen", listen])
+            .args(options)
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(OpenOptions::new().create(true).append(true).open(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let process = Worker { child, log };
+        let address = wait_for("the store to serve", || fs::read_to_string(&address_file).ok());
+        StoreServer { process, address }
+    }
+
+    /// SIGKILL.
+    pub fn kill(self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM, and what the process ended with.
+    pub fn stop(self) -> ExitStatus {
+        self.process.stop()
+    }
+}
+
 /// The log of all workers of a folder, in order.
 pub struct Log(Vec<Value>);
 
@@ -354,7 +398,12 @@ impl Log {
     }
 
     pub fn contains(&self, text: &str) -> bool {
-        self.messages().any(|message| message.contains(text))
+        self.count(text) > 0
+    }
+
+    /// How many messages hold a text.
+    pub fn count(&self, text: &str) -> usize {
+        self.messages().filter(|message| message.contains(text)).count()
     }
 
     /// What happened to steps, in order: the plugin was called, the result was checkpointed (with its digest).
