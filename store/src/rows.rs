@@ -98,10 +98,10 @@ impl ToSql for TaskState {
 }
 
 /// The columns that [`Promise::read`] expects, in its order, of `promises p`.
-pub const PROMISE_COLUMNS: &str =
-    "p.id, p.state, p.param, p.value, p.tags, p.timeout_at, p.created_at, p.settled_at, p.timer, p.external, p.target";
+pub const PROMISE_COLUMNS: &str = "p.id, p.state, p.param, p.value, p.tags, p.timeout_at, p.created_at, p.settled_at, p.timer, p.external, p.target, \
+     p.seq";
 /// How many these are.
-pub const PROMISE_WIDTH: usize = 11;
+pub const PROMISE_WIDTH: usize = 12;
 
 /// A row of `promises`.
 #[derive(Debug, Clone)]
@@ -119,6 +119,8 @@ pub struct Promise {
     pub external: bool,
     /// Where its task is offered, if it has one.
     pub target: Option<String>,
+    /// Its row, by which it is written without a search for its id.
+    pub seq: i64,
 }
 
 impl Promise {
@@ -136,6 +138,7 @@ impl Promise {
             timer: row.get(first + 8)?,
             external: row.get(first + 9)?,
             target: row.get(first + 10)?,
+            seq: row.get(first + 11)?,
         })
     }
 

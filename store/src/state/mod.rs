@@ -33,6 +33,13 @@ pub enum Effect {
     Reset,
 }
 
+/// What became of an insertion.
+enum Inserted {
+    New(Promise),
+    /// There is one of that id already.
+    Known(Promise),
+}
+
 /// One transaction's view of the store, and what it changes.
 pub struct State<'a> {
     view: View<'a>,
@@ -90,13 +97,13 @@ impl<'a> State<'a> {
 
     /// Creates the promise, with its task if it has a target; or answers the one that exists.
     fn create_promise(&mut self, create: CreatePromise) -> Sql<Promise> {
-        if let Some(existing) = self.view.promise(&create.id)? {
-            return Ok(existing);
-        }
         let now = self.view.now;
         let delay = create.tag("resonate:delay").and_then(|delay| delay.parse::<i64>().ok());
         let not_before = delay.filter(|delay| *delay > now);
-        let promise = self.insert_promise(create)?;
+        let promise = match self.insert_promise(create)? {
+            Inserted::New(promise) => promise,
+            Inserted::Known(promise) => return Ok(promise),
+        };
         if let Some(address) = &promise.target {
             if promise.is_pending() {
                 self.insert_task(&promise.id, address, TaskState::Pending, not_before)?;
@@ -111,7 +118,7 @@ impl<'a> State<'a> {
         Ok(promise)
     }
 
-    fn insert_promise(&mut self, create: CreatePromise) -> Sql<Promise> {
+    fn insert_promise(&mut self, create: CreatePromise) -> Sql<Inserted> {
         let tag = |name: &str| create.tag(name).map(str::to_owned);
         let timer = create.is_timer();
         let target = tag("resonate:target");
@@ -136,15 +143,19 @@ impl<'a> State<'a> {
             external,
             target,
             id: create.id,
+            seq: 0,
         };
         if overdue {
             promise.state = promise.timeout_state();
         }
-        self.view
+        // Mostly it is new: then this is the only search for its id.
+        let inserted = self
+            .view
             .connection
             .prepare_cached(
                 "INSERT INTO promises (id, state, param, value, tags, timeout_at, created_at, settled_at, timer, external, target, \
-                 origin, branch, parent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                 origin, branch, parent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
+                 ON CONFLICT (id) DO NOTHING",
             )?
             .execute(params![
                 promise.id,
@@ -162,13 +173,18 @@ impl<'a> State<'a> {
                 branch,
                 parent,
             ])?;
+        if inserted == 0 {
+            let known = self.view.promise(&promise.id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+            return Ok(Inserted::Known(known));
+        }
+        promise.seq = self.view.connection.last_insert_rowid();
         self.effects.push(match promise.settled_at {
             Some(at) => Effect::Settled { at },
             None if promise.external => Effect::Due { at: promise.timeout_at },
             // Nobody waits for it, so it only has to be removed some day.
             None => Effect::Settled { at: promise.timeout_at },
         });
-        Ok(promise)
+        Ok(Inserted::New(promise))
     }
 
     fn settle_promise(&mut self, settle: SettlePromise) -> Sql<Result<Promise, Reply>> {
@@ -195,6 +211,10 @@ impl<'a> State<'a> {
     /// The one way in which a promise ends, and all that follows: its own task is done, those that wait go on, listeners hear.
     fn settle(&mut self, promise: Promise, state: PromiseState, value: String, at: i64) -> Sql<Promise> {
         let promise = self.write_settled(promise, state, value, at)?;
+        if !promise.external {
+            // Nobody could register to wait for it.
+            return Ok(promise);
+        }
         // An awaiter that turns out to be past its own deadline is settled in turn: a list, for such a chain may be long.
         let mut settled = vec![promise.clone()];
         while let Some(promise) = settled.pop() {
@@ -210,8 +230,8 @@ impl<'a> State<'a> {
         (promise.state, promise.value, promise.settled_at) = (state, value, Some(at));
         self.view
             .connection
-            .prepare_cached("UPDATE promises SET state = ?2, value = ?3, settled_at = ?4 WHERE id = ?1")?
-            .execute(params![promise.id, promise.state, promise.value, at])?;
+            .prepare_cached("UPDATE promises SET state = ?2, value = ?3, settled_at = ?4 WHERE seq = ?1")?
+            .execute(params![promise.seq, promise.state, promise.value, at])?;
         self.effects.push(Effect::Settled { at });
         if promise.target.is_some() {
             self.finish_task(&promise.id)?;
