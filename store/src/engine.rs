@@ -313,7 +313,9 @@ impl Writer {
                 Job::Request { operation, now: debug_time, reply } => {
                     let answer = match &failed {
                         Some(_) => Reply::closed(),
-                        None => match self.savepoint(debug_time.unwrap_or(now), *operation, effects) {
+                        None => match State::new(&self.connection, debug_time.unwrap_or(now), effects)
+                            .run_alone(*operation)
+                        {
                             Ok(answer) => answer,
                             Err(e) if self.connection.is_autocommit() => {
                                 // SQLite has rolled the whole transaction back.
@@ -353,26 +355,6 @@ impl Writer {
         };
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(next_due)
-    }
-
-    /// Runs one request so that it can be undone alone.
-    fn savepoint(&self, now: i64, operation: Operation, effects: &mut Vec<Effect>) -> rusqlite::Result<Reply> {
-        let before = effects.len();
-        self.connection.prepare_cached("SAVEPOINT request")?.execute([])?;
-        let result = State::new(&self.connection, now, effects).run(operation);
-        match result {
-            Ok(reply) => {
-                self.connection.prepare_cached("RELEASE request")?.execute([])?;
-                Ok(reply)
-            }
-            Err(e) => {
-                effects.truncate(before);
-                if !self.connection.is_autocommit() {
-                    self.connection.execute_batch("ROLLBACK TO request; RELEASE request")?;
-                }
-                Err(e)
-            }
-        }
     }
 
     fn refill(&self, address: &str) -> rusqlite::Result<()> {

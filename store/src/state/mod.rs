@@ -40,19 +40,68 @@ enum Inserted {
     Known(Promise),
 }
 
+/// Whether what is written can be undone without the rest of the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Undo {
+    /// The whole transaction stands or falls.
+    Whole,
+    /// A request that has written nothing yet. One that writes by a single statement needs no savepoint: SQLite undoes a
+    /// statement that fails by itself.
+    Nothing,
+    /// Back to the savepoint.
+    Savepoint,
+}
+
 /// One transaction's view of the store, and what it changes.
 pub struct State<'a> {
     view: View<'a>,
     effects: &'a mut Vec<Effect>,
+    undo: Undo,
 }
 
 impl<'a> State<'a> {
     pub fn new(connection: &'a Connection, now: i64, effects: &'a mut Vec<Effect>) -> Self {
-        State { view: View { connection, now }, effects }
+        State { view: View { connection, now }, effects, undo: Undo::Whole }
     }
 
-    /// Runs one request. An error undoes it and nothing else.
-    pub fn run(&mut self, operation: Operation) -> Sql<Reply> {
+    /// Runs one request. An error undoes it and nothing else, unless SQLite had to undo the whole transaction.
+    pub fn run_alone(&mut self, operation: Operation) -> Sql<Reply> {
+        let before = self.effects.len();
+        self.undo = Undo::Nothing;
+        let result = self.run(operation);
+        let connection = self.view.connection;
+        let savepoint = self.undo == Undo::Savepoint;
+        match result {
+            Ok(reply) => {
+                if savepoint {
+                    connection.prepare_cached("RELEASE request")?.execute([])?;
+                }
+                Ok(reply)
+            }
+            Err(e) => {
+                self.effects.truncate(before);
+                if savepoint && !connection.is_autocommit() {
+                    connection.execute_batch("ROLLBACK TO request; RELEASE request")?;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// To be called before the first write of a request that may write more than once.
+    fn begin_writing(&mut self) -> Sql<()> {
+        if self.undo == Undo::Nothing {
+            self.view.connection.prepare_cached("SAVEPOINT request")?.execute([])?;
+            self.undo = Undo::Savepoint;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, operation: Operation) -> Sql<Reply> {
+        // These are the most frequent, and look for themselves whether they write more than once.
+        if !matches!(operation, Operation::PromiseCreate(_) | Operation::PromiseSettle(_) | Operation::TaskFence(_)) {
+            self.begin_writing()?;
+        }
         match operation {
             Operation::PromiseCreate(create) => Ok(with_promise(&self.create_promise(create)?)),
             Operation::PromiseSettle(settle) => {
@@ -100,6 +149,10 @@ impl<'a> State<'a> {
         let now = self.view.now;
         let delay = create.tag("resonate:delay").and_then(|delay| delay.parse::<i64>().ok());
         let not_before = delay.filter(|delay| *delay > now);
+        if create.tag("resonate:target").is_some() {
+            // Its task is a second row.
+            self.begin_writing()?;
+        }
         let promise = match self.insert_promise(create)? {
             Inserted::New(promise) => promise,
             Inserted::Known(promise) => return Ok(promise),
@@ -210,6 +263,9 @@ impl<'a> State<'a> {
 
     /// The one way in which a promise ends, and all that follows: its own task is done, those that wait go on, listeners hear.
     fn settle(&mut self, promise: Promise, state: PromiseState, value: String, at: i64) -> Sql<Promise> {
+        if promise.external {
+            self.begin_writing()?;
+        }
         let promise = self.write_settled(promise, state, value, at)?;
         if !promise.external {
             // Nobody could register to wait for it.
