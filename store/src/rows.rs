@@ -1,5 +1,6 @@
 //! Promises, tasks and schedules as rows of the database and as records of the protocol.
 
+use crate::protocol::push_text;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use serde_json::{Value, json};
@@ -165,23 +166,37 @@ impl Promise {
         self
     }
 
-    /// The protocol's record. Param, value and tags are JSON already.
+    /// The protocol's record.
     pub fn record(&self) -> String {
-        let mut record = format!(
-            r#"{{"id":{},"state":"{}","param":{},"value":{},"tags":{},"timeoutAt":{},"createdAt":{}"#,
-            Value::from(self.id.as_str()),
-            self.state.name(),
-            self.param,
-            self.value,
-            self.tags,
-            self.timeout_at,
-            self.created_at
-        );
-        if let Some(settled_at) = self.settled_at {
-            let _ = write!(record, r#","settledAt":{settled_at}"#);
-        }
-        record.push('}');
+        let mut record = String::with_capacity(self.record_length());
+        self.write_record(&mut record);
         record
+    }
+
+    /// Appends the protocol's record. Param, value and tags are JSON already.
+    pub fn write_record(&self, text: &mut String) {
+        text.push_str(r#"{"id":"#);
+        push_text(text, &self.id);
+        for (name, value) in [
+            (r#","state":""#, self.state.name()),
+            (r#"","param":"#, &self.param),
+            (r#","value":"#, &self.value),
+            (r#","tags":"#, &self.tags),
+        ] {
+            text.push_str(name);
+            text.push_str(value);
+        }
+        // Writing to a String can't fail.
+        let _ = write!(text, r#","timeoutAt":{},"createdAt":{}"#, self.timeout_at, self.created_at);
+        if let Some(settled_at) = self.settled_at {
+            let _ = write!(text, r#","settledAt":{settled_at}"#);
+        }
+        text.push('}');
+    }
+
+    /// About how many bytes the record takes.
+    pub fn record_length(&self) -> usize {
+        self.id.len() + self.param.len() + self.value.len() + self.tags.len() + 192
     }
 }
 

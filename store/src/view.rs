@@ -50,7 +50,7 @@ impl View<'_> {
     fn run(&self, operation: &Operation) -> Sql<Reply> {
         Ok(match operation {
             Operation::PromiseGet(get) => match self.promise(&get.id)? {
-                Some(promise) => with_promise(&promise),
+                Some(promise) => Reply::promise(promise),
                 None => not_found("promise", &get.id),
             },
             Operation::TaskGet(get) => match self.task(&get.id)? {
@@ -157,10 +157,6 @@ pub fn task_with_promise(row: &Row<'_>) -> Sql<(Task, Promise)> {
 /// Records as a JSON array.
 pub fn list(records: &[String]) -> String {
     format!("[{}]", records.join(","))
-}
-
-pub fn with_promise(promise: &Promise) -> Reply {
-    Reply::ok(format!(r#"{{"promise":{}}}"#, promise.record()))
 }
 
 pub fn with_schedule(schedule: &Schedule) -> Reply {

@@ -11,7 +11,7 @@ use crate::protocol::{
     CreatePromise, Operation, RegisterCallback, RegisterListener, Reply, SettlePromise, SettleState,
 };
 use crate::rows::{Promise, PromiseState, TaskState};
-use crate::view::{Sql, View, not_found, with_promise};
+use crate::view::{Sql, View, not_found};
 use rusqlite::{Connection, params};
 
 /// What the world learns of once the transaction is on disk.
@@ -103,9 +103,9 @@ impl<'a> State<'a> {
             self.begin_writing()?;
         }
         match operation {
-            Operation::PromiseCreate(create) => Ok(with_promise(&self.create_promise(create)?)),
+            Operation::PromiseCreate(create) => Ok(Reply::promise(self.create_promise(create)?)),
             Operation::PromiseSettle(settle) => {
-                Ok(self.settle_promise(settle)?.map_or_else(|reply| reply, |promise| with_promise(&promise)))
+                Ok(self.settle_promise(settle)?.map_or_else(|reply| reply, Reply::promise))
             }
             Operation::RegisterCallback(register) => self.register_callback(register),
             Operation::RegisterListener(register) => self.register_listener(register),
@@ -327,7 +327,7 @@ impl<'a> State<'a> {
         if promise.is_pending() && waiting.is_pending() {
             self.add_callback(&awaited, &awaiter)?;
         }
-        Ok(with_promise(&promise))
+        Ok(Reply::promise(promise))
     }
 
     fn add_callback(&mut self, awaited: &str, awaiter: &str) -> Sql<()> {
@@ -351,7 +351,7 @@ impl<'a> State<'a> {
                 .prepare_cached("INSERT OR IGNORE INTO listeners (promise, address) VALUES (?1, ?2)")?
                 .execute([&register.awaited, &register.address])?;
         }
-        Ok(with_promise(&promise))
+        Ok(Reply::promise(promise))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::protocol::{
     AcquireTask, CreateTask, FenceTask, FencedAction, FulfillTask, Heartbeat, Reply, SuspendTask, TaskLease,
 };
 use crate::rows::{Promise, Task, TaskState};
-use crate::view::{Sql, not_found, with_promise};
+use crate::view::{Sql, not_found};
 use rusqlite::{OptionalExtension, params};
 
 impl State<'_> {
@@ -167,7 +167,7 @@ impl State<'_> {
             return Ok(reply);
         }
         let settled = self.settle_promise(fulfill.action.data)?;
-        Ok(settled.map_or_else(|reply| reply, |promise| with_promise(&promise)))
+        Ok(settled.map_or_else(|reply| reply, Reply::promise))
     }
 
     pub(super) fn suspend_task(&mut self, suspend: SuspendTask) -> Sql<Reply> {
@@ -191,7 +191,7 @@ impl State<'_> {
             let forget = "UPDATE tasks SET resumes = 0 WHERE id = ?1";
             self.view.connection.prepare_cached(forget)?.execute([id])?;
             let preload = self.view.preload(id)?;
-            return Ok(Reply { status: 300, data: format!(r#"{{"preload":{preload}}}"#) });
+            return Ok(Reply::new(300, format!(r#"{{"preload":{preload}}}"#)));
         }
         for action in &suspend.actions {
             self.add_callback(&action.data.awaited, id)?;
@@ -206,16 +206,13 @@ impl State<'_> {
             return Ok(reply);
         }
         let (kind, inner) = match fence.action {
-            FencedAction::Create(create) => ("promise.create", with_promise(&self.create_promise(create)?)),
+            FencedAction::Create(create) => ("promise.create", Reply::promise(self.create_promise(create)?)),
             FencedAction::Settle(settle) => {
                 let settled = self.settle_promise(settle)?;
-                ("promise.settle", settled.map_or_else(|reply| reply, |promise| with_promise(&promise)))
+                ("promise.settle", settled.map_or_else(|reply| reply, Reply::promise))
             }
         };
-        Ok(Reply::ok(format!(
-            r#"{{"action":{{"kind":"{kind}","head":{{"status":{}}},"data":{}}},"preload":[]}}"#,
-            inner.status, inner.data
-        )))
+        Ok(Reply::fenced(kind, inner))
     }
 
     pub(super) fn heartbeat(&mut self, heartbeat: Heartbeat) -> Sql<Reply> {
