@@ -98,9 +98,15 @@ impl ToSql for TaskState {
     }
 }
 
-/// The columns that [`Promise::read`] expects, in its order, of `promises p`.
-pub const PROMISE_COLUMNS: &str = "p.id, p.state, p.param, p.value, p.tags, p.timeout_at, p.created_at, p.settled_at, p.timer, p.external, p.target, \
-     p.seq";
+/// The columns that [`Promise::read`] expects, in its order, of `promises p`: a literal, so that statements are put together once,
+/// by the compiler.
+macro_rules! promise_columns {
+    () => {
+        "p.id, p.state, p.param, p.value, p.tags, p.timeout_at, p.created_at, p.settled_at, p.timer, p.external, p.target, p.seq"
+    };
+}
+pub(crate) use promise_columns;
+pub const PROMISE_COLUMNS: &str = promise_columns!();
 /// How many these are.
 pub const PROMISE_WIDTH: usize = 12;
 
@@ -201,7 +207,13 @@ impl Promise {
 }
 
 /// The columns that [`Task::read`] expects, in its order, of `tasks t`.
-pub const TASK_COLUMNS: &str = "t.id, t.state, t.version, t.address, t.pid, t.ttl, t.resumes";
+macro_rules! task_columns {
+    () => {
+        "t.id, t.state, t.version, t.address, t.pid, t.ttl, t.resumes"
+    };
+}
+pub(crate) use task_columns;
+pub const TASK_COLUMNS: &str = task_columns!();
 /// How many these are.
 pub const TASK_WIDTH: usize = 7;
 

@@ -4,7 +4,10 @@
 //! So a reader writes nothing, and never waits for the writer.
 
 use crate::protocol::{Operation, Reply};
-use crate::rows::{PROMISE_COLUMNS, Promise, SCHEDULE_COLUMNS, Schedule, State, TASK_COLUMNS, TASK_WIDTH, Task};
+use crate::rows::{
+    PROMISE_COLUMNS, Promise, SCHEDULE_COLUMNS, Schedule, State, TASK_COLUMNS, TASK_WIDTH, Task, promise_columns,
+    task_columns,
+};
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,7 +77,7 @@ impl View<'_> {
 
     pub fn stored_promise(&self, id: &str) -> Sql<Option<Promise>> {
         self.connection
-            .prepare_cached(&format!("SELECT {PROMISE_COLUMNS} FROM promises p WHERE p.id = ?1"))?
+            .prepare_cached(concat!("SELECT ", promise_columns!(), " FROM promises p WHERE p.id = ?1"))?
             .query_row([id], |row| Promise::read(row, 0))
             .optional()
     }
@@ -86,8 +89,12 @@ impl View<'_> {
 
     pub fn stored_task(&self, id: &str) -> Sql<Option<(Task, Promise)>> {
         self.connection
-            .prepare_cached(&format!(
-                "SELECT {TASK_COLUMNS}, {PROMISE_COLUMNS} FROM tasks t JOIN promises p ON p.id = t.id WHERE t.id = ?1"
+            .prepare_cached(concat!(
+                "SELECT ",
+                task_columns!(),
+                ", ",
+                promise_columns!(),
+                " FROM tasks t JOIN promises p ON p.id = t.id WHERE t.id = ?1"
             ))?
             .query_row([id], task_with_promise)
             .optional()
@@ -108,9 +115,12 @@ impl View<'_> {
     /// The promises of the root's branch, and those that it created on branches of their own (sleeps, waits): what an
     /// execution asks for first.
     pub fn preload(&self, id: &str) -> Sql<String> {
-        let mut siblings = self.connection.prepare_cached(&format!(
-            "SELECT {PROMISE_COLUMNS} FROM promises p WHERE p.branch = ?1 AND p.branch <> p.id \
-             UNION SELECT {PROMISE_COLUMNS} FROM promises p WHERE p.parent = ?1 AND p.parent <> p.id"
+        let mut siblings = self.connection.prepare_cached(concat!(
+            "SELECT ",
+            promise_columns!(),
+            " FROM promises p WHERE p.branch = ?1 AND p.branch <> p.id UNION ALL SELECT ",
+            promise_columns!(),
+            " FROM promises p WHERE p.parent = ?1 AND p.parent <> p.id AND (p.branch IS NULL OR p.branch <> p.parent)"
         ))?;
         let records = siblings
             .query_map([id], |row| Ok(Promise::read(row, 0)?.project(self.now).record()))?
