@@ -1,4 +1,6 @@
 //! The ceiling that the SDK sets: a network that answers from hash maps in memory, just what the SDK needs, and keeps nothing safe.
+//!
+//! On demand it answers whole records, as the protocol wants it: the SDK takes most of its time to read those.
 
 use async_trait::async_trait;
 use resonate::error::Result;
@@ -15,12 +17,13 @@ type Callback = Box<dyn Fn(String) + Send + Sync>;
 struct Promises {
     /// The version of the task, and the parameter.
     roots: HashMap<String, (i64, String)>,
-    /// The value, once there is one.
-    steps: HashMap<String, Option<String>>,
+    /// What the record has besides the state and the value; nothing if whole records are not asked for.
+    steps: HashMap<String, String>,
 }
 
 #[derive(Default)]
 pub struct Ceiling {
+    whole_records: bool,
     promises: Mutex<Promises>,
     callback: OnceLock<Callback>,
 }
@@ -61,10 +64,19 @@ struct Action<'a> {
 struct Fenced<'a> {
     id: &'a str,
     #[serde(borrow)]
+    param: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tags: Option<&'a RawValue>,
+    #[serde(borrow)]
     value: Option<&'a RawValue>,
 }
 
 impl Ceiling {
+    /// Answers the records of steps whole.
+    pub fn with_whole_records() -> Self {
+        Ceiling { whole_records: true, ..Ceiling::default() }
+    }
+
     fn with<T>(&self, change: impl FnOnce(&mut Promises) -> T) -> T {
         change(&mut self.promises.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -90,12 +102,25 @@ impl Ceiling {
                     r#"{{"task":{{"id":"{id}","state":"acquired","version":{version}}},"promise":{{"id":"{id}","state":"pending","param":{param},"timeoutAt":9223372036854775807}},"preload":[]}}"#
                 )
             }),
-            ("task.fence", Some(Action { kind, data: Fenced { id, value } })) => {
-                let value = value.map(RawValue::get);
-                let (state, shown) = if value.is_some() { ("resolved", value.unwrap_or_default()) } else { ("pending", "{}") };
-                self.with(|promises| promises.steps.insert((*id).to_owned(), value.map(str::to_owned)));
+            ("task.fence", Some(Action { kind, data: Fenced { id, param, tags, value } })) => {
+                let text = |value: &Option<&'_ RawValue>| value.map_or("{}", RawValue::get).to_owned();
+                let state = if value.is_some() { "resolved" } else { "pending" };
+                let rest = self.with(|promises| match promises.steps.get(*id) {
+                    Some(rest) => rest.clone(),
+                    None => {
+                        let rest = if self.whole_records {
+                            let (param, tags) = (text(param), text(tags));
+                            format!(r#","param":{param},"tags":{tags},"createdAt":1790000000000"#)
+                        } else {
+                            String::new()
+                        };
+                        promises.steps.insert((*id).to_owned(), rest.clone());
+                        rest
+                    }
+                });
+                let value = value.map_or("{}", RawValue::get);
                 format!(
-                    r#"{{"action":{{"kind":"{kind}","data":{{"promise":{{"id":"{id}","state":"{state}","value":{shown},"timeoutAt":9223372036854775807}}}}}}}}"#
+                    r#"{{"action":{{"kind":"{kind}","data":{{"promise":{{"id":"{id}","state":"{state}","value":{value},"timeoutAt":9223372036854775807{rest}}}}}}}}}"#
                 )
             }
             ("task.fulfill", _) => {

@@ -13,24 +13,30 @@ pub async fn throughput(scale: &Scale, report: &mut Report) -> anyhow::Result<()
     let store = open(&dir.path().join("store.db")).await?;
     let mut in_process = Rig::on(&store)?;
     let mut ceiling = Rig::new(Arc::new(Ceiling::default()))?;
+    let mut whole = Rig::new(Arc::new(Ceiling::with_whole_records()))?;
     // What is slow once (the first pages, the allocator) is no part of it.
     ceiling.run(scale.workflows / 5, STEPS).await?;
     in_process.run(scale.workflows / 5, STEPS).await?;
-    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    whole.run(scale.workflows / 5, STEPS).await?;
+    let (mut theirs, mut wholes, mut ours) = (Vec::new(), Vec::new(), Vec::new());
     let (commits, sent, mut elapsed) = (store.commits(), in_process.sent(), Duration::ZERO);
     for _ in 0..scale.rounds {
         theirs.push(ceiling.run(scale.workflows, STEPS).await?);
+        wholes.push(whole.run(scale.workflows, STEPS).await?);
         let begun = Instant::now();
         ours.push(in_process.run(scale.workflows, STEPS).await?);
         elapsed += begun.elapsed();
     }
     let (commits, sent) = (store.commits() - commits, in_process.sent() - sent);
     report.note("ceiling_steps_per_s", median(&theirs));
+    report.note("ceiling_whole_records_steps_per_s", median(&wholes));
     report.note("in_process_steps_per_s", median(&ours));
     report.note("in_process_ratio", median(&ours) / median(&theirs));
+    report.note("in_process_ratio_whole_records", median(&ours) / median(&wholes));
     report.note("commits_per_s", commits as f64 / elapsed.as_secs_f64());
     report.note("requests_per_commit", sent as f64 / commits as f64);
     ceiling.stop().await?;
+    whole.stop().await?;
     in_process.stop().await?;
     store.close().await?;
     Ok(())
