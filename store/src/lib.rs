@@ -90,15 +90,14 @@ impl Store {
 
     /// The same, with what the text says for those who would otherwise have to read it.
     pub(crate) async fn respond(&self, request: String) -> Answer {
-        let parsed = match protocol::parse(&request) {
+        let protocol::Request { corr_id, debug_time, operation } = match protocol::parse(&request) {
             Ok(parsed) => parsed,
             Err(refusal) => return Answer { kind: "unknown", status: refusal.status(), text: refusal.into_text() },
         };
-        let (kind, corr_id) = (parsed.kind.clone(), parsed.corr_id.clone());
-        let debug_time = parsed.debug_time.filter(|_| self.engine.debug());
-        let name = parsed.operation.name();
-        let reply = self.answer(parsed.operation, debug_time).await;
-        Answer { kind: name, status: reply.status, text: reply.into_text(&kind, &corr_id) }
+        let debug_time = debug_time.filter(|_| self.engine.debug());
+        let kind = operation.name();
+        let reply = self.answer(operation, debug_time).await;
+        Answer { kind, status: reply.status, text: reply.into_text(kind, &corr_id) }
     }
 
     async fn answer(&self, operation: protocol::Operation, now: Option<i64>) -> protocol::Reply {
@@ -169,7 +168,7 @@ impl Store {
     /// Whether requests are answered, or why not.
     pub(crate) async fn check_alive(&self) -> Result<(), String> {
         let answer = self.answer(protocol::Operation::probe(), None).await;
-        if answer.status < 500 { Ok(()) } else { Err(answer.data) }
+        if answer.status < 500 { Ok(()) } else { Err(answer.into_data()) }
     }
 
     pub(crate) fn offered_tasks(&self) -> usize {

@@ -1,5 +1,6 @@
 //! Promises, tasks and schedules as rows of the database and as records of the protocol.
 
+use crate::protocol::push_text;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use serde_json::{Value, json};
@@ -97,11 +98,17 @@ impl ToSql for TaskState {
     }
 }
 
-/// The columns that [`Promise::read`] expects, in its order, of `promises p`.
-pub const PROMISE_COLUMNS: &str =
-    "p.id, p.state, p.param, p.value, p.tags, p.timeout_at, p.created_at, p.settled_at, p.timer, p.external, p.target";
+/// The columns that [`Promise::read`] expects, in its order, of `promises p`: a literal, so that statements are put together once,
+/// by the compiler.
+macro_rules! promise_columns {
+    () => {
+        "p.id, p.state, p.param, p.value, p.tags, p.timeout_at, p.created_at, p.settled_at, p.timer, p.external, p.target, p.seq"
+    };
+}
+pub(crate) use promise_columns;
+pub const PROMISE_COLUMNS: &str = promise_columns!();
 /// How many these are.
-pub const PROMISE_WIDTH: usize = 11;
+pub const PROMISE_WIDTH: usize = 12;
 
 /// A row of `promises`.
 #[derive(Debug, Clone)]
@@ -119,6 +126,8 @@ pub struct Promise {
     pub external: bool,
     /// Where its task is offered, if it has one.
     pub target: Option<String>,
+    /// Its row, by which it is written without a search for its id.
+    pub seq: i64,
 }
 
 impl Promise {
@@ -136,6 +145,7 @@ impl Promise {
             timer: row.get(first + 8)?,
             external: row.get(first + 9)?,
             target: row.get(first + 10)?,
+            seq: row.get(first + 11)?,
         })
     }
 
@@ -162,28 +172,48 @@ impl Promise {
         self
     }
 
-    /// The protocol's record. Param, value and tags are JSON already.
+    /// The protocol's record.
     pub fn record(&self) -> String {
-        let mut record = format!(
-            r#"{{"id":{},"state":"{}","param":{},"value":{},"tags":{},"timeoutAt":{},"createdAt":{}"#,
-            Value::from(self.id.as_str()),
-            self.state.name(),
-            self.param,
-            self.value,
-            self.tags,
-            self.timeout_at,
-            self.created_at
-        );
-        if let Some(settled_at) = self.settled_at {
-            let _ = write!(record, r#","settledAt":{settled_at}"#);
-        }
-        record.push('}');
+        let mut record = String::with_capacity(self.record_length());
+        self.write_record(&mut record);
         record
+    }
+
+    /// Appends the protocol's record. Param, value and tags are JSON already.
+    pub fn write_record(&self, text: &mut String) {
+        text.push_str(r#"{"id":"#);
+        push_text(text, &self.id);
+        for (name, value) in [
+            (r#","state":""#, self.state.name()),
+            (r#"","param":"#, &self.param),
+            (r#","value":"#, &self.value),
+            (r#","tags":"#, &self.tags),
+        ] {
+            text.push_str(name);
+            text.push_str(value);
+        }
+        // Writing to a String can't fail.
+        let _ = write!(text, r#","timeoutAt":{},"createdAt":{}"#, self.timeout_at, self.created_at);
+        if let Some(settled_at) = self.settled_at {
+            let _ = write!(text, r#","settledAt":{settled_at}"#);
+        }
+        text.push('}');
+    }
+
+    /// About how many bytes the record takes.
+    pub fn record_length(&self) -> usize {
+        self.id.len() + self.param.len() + self.value.len() + self.tags.len() + 192
     }
 }
 
 /// The columns that [`Task::read`] expects, in its order, of `tasks t`.
-pub const TASK_COLUMNS: &str = "t.id, t.state, t.version, t.address, t.pid, t.ttl, t.resumes";
+macro_rules! task_columns {
+    () => {
+        "t.id, t.state, t.version, t.address, t.pid, t.ttl, t.resumes"
+    };
+}
+pub(crate) use task_columns;
+pub const TASK_COLUMNS: &str = task_columns!();
 /// How many these are.
 pub const TASK_WIDTH: usize = 7;
 

@@ -39,7 +39,8 @@ CREATE TABLE promises (
 CREATE INDEX promises_due ON promises (timeout_at) WHERE state = 0 AND external = 1;
 CREATE INDEX promises_origin ON promises (origin);
 CREATE INDEX promises_branch ON promises (branch) WHERE branch IS NOT NULL AND branch <> id;
-CREATE INDEX promises_parent ON promises (parent) WHERE parent IS NOT NULL AND parent <> id;
+-- Only those that the index of branches does not find: a step, which is on its parent's branch, is in one of them.
+CREATE INDEX promises_parent ON promises (parent) WHERE parent IS NOT NULL AND parent <> id AND (branch IS NULL OR branch <> parent);
 CREATE INDEX promises_ended ON promises (coalesce(settled_at, timeout_at)) WHERE origin = id AND (state <> 0 OR external = 0);
 
 CREATE TABLE tasks (
@@ -204,6 +205,7 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "cache_size", -32_000)?;
     // Pages. The writer looks after a WAL that grows beyond that all the same: see there.
     connection.pragma_update(None, "wal_autocheckpoint", 2_000)?;

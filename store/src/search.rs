@@ -67,7 +67,7 @@ impl View<'_> {
         // One origin is found by its index; otherwise the table is walked in its order.
         let by_origin = if origin.is_some() { "p.origin = ?3" } else { "?3 IS NULL" };
         let mut statement = self.connection.prepare_cached(&format!(
-            "SELECT {PROMISE_COLUMNS}, p.seq FROM promises p WHERE p.seq > ?1 AND {stored} AND {by_origin} \
+            "SELECT {PROMISE_COLUMNS} FROM promises p WHERE p.seq > ?1 AND {stored} AND {by_origin} \
              ORDER BY p.seq LIMIT ?2"
         ))?;
         let mut rows = statement.query(params![search.cursor.unwrap_or(0), LOOKED_AT as i64, origin])?;
@@ -75,7 +75,7 @@ impl View<'_> {
         while let Some(row) = rows.next()? {
             let promise = Promise::read(row, 0)?.project(self.now);
             let found = state.is_none_or(|state| promise.state == state) && has_tags(&promise.tags, &search.tags);
-            if !page.take(row.get(PROMISE_WIDTH)?, found.then(|| promise.record())) {
+            if !page.take(promise.seq, found.then(|| promise.record())) {
                 break;
             }
         }

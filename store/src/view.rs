@@ -6,7 +6,10 @@
 use crate::error::what_to_do;
 use crate::protocol::{Operation, Reply};
 use crate::readers::{Length, NotRead, Readers};
-use crate::rows::{PROMISE_COLUMNS, Promise, SCHEDULE_COLUMNS, Schedule, State, TASK_COLUMNS, TASK_WIDTH, Task};
+use crate::rows::{
+    PROMISE_COLUMNS, Promise, SCHEDULE_COLUMNS, Schedule, State, TASK_COLUMNS, TASK_WIDTH, Task, promise_columns,
+    task_columns,
+};
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::json;
 use std::sync::Arc;
@@ -49,7 +52,7 @@ impl View<'_> {
     fn run(&self, operation: &Operation) -> Sql<Reply> {
         Ok(match operation {
             Operation::PromiseGet(get) => match self.promise(&get.id)? {
-                Some(promise) => with_promise(&promise),
+                Some(promise) => Reply::promise(promise),
                 None => not_found("promise", &get.id),
             },
             Operation::TaskGet(get) => match self.task(&get.id)? {
@@ -73,7 +76,7 @@ impl View<'_> {
 
     pub fn stored_promise(&self, id: &str) -> Sql<Option<Promise>> {
         self.connection
-            .prepare_cached(&format!("SELECT {PROMISE_COLUMNS} FROM promises p WHERE p.id = ?1"))?
+            .prepare_cached(concat!("SELECT ", promise_columns!(), " FROM promises p WHERE p.id = ?1"))?
             .query_row([id], |row| Promise::read(row, 0))
             .optional()
     }
@@ -85,8 +88,12 @@ impl View<'_> {
 
     pub fn stored_task(&self, id: &str) -> Sql<Option<(Task, Promise)>> {
         self.connection
-            .prepare_cached(&format!(
-                "SELECT {TASK_COLUMNS}, {PROMISE_COLUMNS} FROM tasks t JOIN promises p ON p.id = t.id WHERE t.id = ?1"
+            .prepare_cached(concat!(
+                "SELECT ",
+                task_columns!(),
+                ", ",
+                promise_columns!(),
+                " FROM tasks t JOIN promises p ON p.id = t.id WHERE t.id = ?1"
             ))?
             .query_row([id], task_with_promise)
             .optional()
@@ -107,9 +114,12 @@ impl View<'_> {
     /// The promises of the root's branch, and those that it created on branches of their own (sleeps, waits): what an
     /// execution asks for first.
     pub fn preload(&self, id: &str) -> Sql<String> {
-        let mut siblings = self.connection.prepare_cached(&format!(
-            "SELECT {PROMISE_COLUMNS} FROM promises p WHERE p.branch = ?1 AND p.branch <> p.id \
-             UNION SELECT {PROMISE_COLUMNS} FROM promises p WHERE p.parent = ?1 AND p.parent <> p.id"
+        let mut siblings = self.connection.prepare_cached(concat!(
+            "SELECT ",
+            promise_columns!(),
+            " FROM promises p WHERE p.branch = ?1 AND p.branch <> p.id UNION ALL SELECT ",
+            promise_columns!(),
+            " FROM promises p WHERE p.parent = ?1 AND p.parent <> p.id AND (p.branch IS NULL OR p.branch <> p.parent)"
         ))?;
         let records = siblings
             .query_map([id], |row| Ok(Promise::read(row, 0)?.project(self.now).record()))?
@@ -156,10 +166,6 @@ pub fn task_with_promise(row: &Row<'_>) -> Sql<(Task, Promise)> {
 /// Records as a JSON array.
 pub fn list(records: &[String]) -> String {
     format!("[{}]", records.join(","))
-}
-
-pub fn with_promise(promise: &Promise) -> Reply {
-    Reply::ok(format!(r#"{{"promise":{}}}"#, promise.record()))
 }
 
 pub fn with_schedule(schedule: &Schedule) -> Reply {

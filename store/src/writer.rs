@@ -6,7 +6,7 @@ use crate::delivery::{Delivery, WINDOW, Waiting};
 use crate::engine::{AFTER_FAILURE, Job, Refill};
 use crate::error::cannot_write;
 use crate::lock::StoreLock;
-use crate::protocol::{Operation, Reply};
+use crate::protocol::Reply;
 use crate::readers::Readers;
 use crate::schema::{beside, size};
 use crate::state::{Effect, Removal, State};
@@ -200,7 +200,8 @@ impl Writer {
         while let Some(job) = batch.pop() {
             match job {
                 Job::Request { operation, now: debug_time, reply } => {
-                    let answer = self.request(debug_time.unwrap_or(now), *operation, &mut outcome.effects);
+                    let now = debug_time.unwrap_or(now);
+                    let answer = State::new(&self.connection, now, &mut outcome.effects).run_alone(*operation);
                     let (answer, failed) = match answer {
                         Ok(answer) => (answer, None),
                         Err(e) => (Reply::error(503, cannot_write(&e)), Some(e)),
@@ -238,10 +239,6 @@ impl Writer {
         }
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
-    }
-
-    fn request(&mut self, now: i64, operation: Operation, effects: &mut Vec<Effect>) -> rusqlite::Result<Reply> {
-        self.savepoint(effects, |writer, effects| State::new(&writer.connection, now, effects).run(operation))
     }
 
     /// A bounded part of what is due; answers when the next part is.

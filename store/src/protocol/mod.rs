@@ -6,9 +6,9 @@ mod data;
 mod parse;
 mod payload;
 
-pub use answer::Reply;
+pub use answer::{Reply, push_text};
 pub use data::*;
-pub use parse::parse;
+pub use parse::{Request, parse};
 pub use payload::{Payload, Tags};
 
 /// The version that is spoken.

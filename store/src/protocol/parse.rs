@@ -11,7 +11,6 @@ use std::borrow::Cow;
 /// A request that fits.
 #[derive(Debug)]
 pub struct Request {
-    pub kind: String,
     pub corr_id: String,
     /// The time to answer for, where the caller may say so.
     pub debug_time: Option<i64>,
@@ -66,10 +65,10 @@ pub fn parse(text: &str) -> Result<Request, Refusal> {
         None | Some(VERSION) => operation(&kind, data.map_or("{}", RawValue::get)),
         Some(other) => Err(format!("`head.version` is `{other}`; this server speaks {VERSION}")),
     };
-    let (kind, corr_id) = (kind.into_owned(), head.corr_id.into_owned());
+    let corr_id = head.corr_id.into_owned();
     match operation.and_then(Operation::checked) {
-        Ok(operation) => Ok(Request { kind, corr_id, debug_time: head.debug_time, operation }),
-        Err(fault) => Err(Refusal { kind, corr_id, reply: Reply::error(400, fault) }),
+        Ok(operation) => Ok(Request { corr_id, debug_time: head.debug_time, operation }),
+        Err(fault) => Err(Refusal { kind: kind.into_owned(), corr_id, reply: Reply::error(400, fault) }),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::protocol::{
     CreatePromise, Operation, RegisterCallback, RegisterListener, Reply, SettlePromise, SettleState,
 };
 use crate::rows::{Promise, PromiseState, TaskState};
-use crate::view::{Sql, View, not_found, with_promise};
+use crate::view::{Sql, View, not_found};
 use rusqlite::{Connection, params};
 
 /// What the world learns of once the transaction is on disk.
@@ -36,23 +36,81 @@ pub enum Effect {
     Reset,
 }
 
+/// What became of an insertion.
+enum Inserted {
+    New(Promise),
+    /// There is one of that id already.
+    Known(Promise),
+}
+
+/// Whether what is written can be undone without the rest of the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Undo {
+    /// The whole transaction stands or falls.
+    Whole,
+    /// A request that has written nothing yet. One that writes by a single statement needs no savepoint: SQLite undoes a
+    /// statement that fails by itself.
+    Nothing,
+    /// Back to the savepoint.
+    Savepoint,
+}
+
 /// One transaction's view of the store, and what it changes.
 pub struct State<'a> {
     view: View<'a>,
     effects: &'a mut Vec<Effect>,
+    undo: Undo,
 }
 
 impl<'a> State<'a> {
     pub fn new(connection: &'a Connection, now: i64, effects: &'a mut Vec<Effect>) -> Self {
-        State { view: View { connection, now }, effects }
+        State { view: View { connection, now }, effects, undo: Undo::Whole }
     }
 
-    /// Runs one request. An error undoes it and nothing else.
-    pub fn run(&mut self, operation: Operation) -> Sql<Reply> {
+    /// Runs one request. An error undoes it and nothing else, unless SQLite had to undo the whole transaction.
+    pub fn run_alone(&mut self, operation: Operation) -> Sql<Reply> {
+        let before = self.effects.len();
+        self.undo = Undo::Nothing;
+        let result = self.run(operation);
+        let connection = self.view.connection;
+        let savepoint = self.undo == Undo::Savepoint;
+        match result {
+            Ok(reply) => {
+                if savepoint {
+                    connection.prepare_cached("RELEASE request")?.execute([])?;
+                }
+                Ok(reply)
+            }
+            Err(e) => {
+                self.effects.truncate(before);
+                // What can't be undone alone is undone with the rest.
+                let undo = "ROLLBACK TO request; RELEASE request";
+                if savepoint && !connection.is_autocommit() && connection.execute_batch(undo).is_err() {
+                    let _ = connection.execute_batch("ROLLBACK");
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// To be called before the first write of a request that may write more than once.
+    fn begin_writing(&mut self) -> Sql<()> {
+        if self.undo == Undo::Nothing {
+            self.view.connection.prepare_cached("SAVEPOINT request")?.execute([])?;
+            self.undo = Undo::Savepoint;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, operation: Operation) -> Sql<Reply> {
+        // These are the most frequent, and look for themselves whether they write more than once.
+        if !matches!(operation, Operation::PromiseCreate(_) | Operation::PromiseSettle(_) | Operation::TaskFence(_)) {
+            self.begin_writing()?;
+        }
         match operation {
-            Operation::PromiseCreate(create) => Ok(with_promise(&self.create_promise(create)?)),
+            Operation::PromiseCreate(create) => Ok(Reply::promise(self.create_promise(create)?)),
             Operation::PromiseSettle(settle) => {
-                Ok(self.settle_promise(settle)?.map_or_else(|reply| reply, |promise| with_promise(&promise)))
+                Ok(self.settle_promise(settle)?.map_or_else(|reply| reply, Reply::promise))
             }
             Operation::RegisterCallback(register) => self.register_callback(register),
             Operation::RegisterListener(register) => self.register_listener(register),
@@ -93,13 +151,17 @@ impl<'a> State<'a> {
 
     /// Creates the promise, with its task if it has a target; or answers the one that exists.
     fn create_promise(&mut self, create: CreatePromise) -> Sql<Promise> {
-        if let Some(existing) = self.view.promise(&create.id)? {
-            return Ok(existing);
-        }
         let now = self.view.now;
         let delay = create.tag("resonate:delay").and_then(|delay| delay.parse::<i64>().ok());
         let not_before = delay.filter(|delay| *delay > now);
-        let promise = self.insert_promise(create)?;
+        if create.tag("resonate:target").is_some() {
+            // Its task is a second row.
+            self.begin_writing()?;
+        }
+        let promise = match self.insert_promise(create)? {
+            Inserted::New(promise) => promise,
+            Inserted::Known(promise) => return Ok(promise),
+        };
         if let Some(address) = &promise.target {
             if promise.is_pending() {
                 self.insert_task(&promise.id, address, TaskState::Pending, not_before)?;
@@ -114,7 +176,7 @@ impl<'a> State<'a> {
         Ok(promise)
     }
 
-    fn insert_promise(&mut self, create: CreatePromise) -> Sql<Promise> {
+    fn insert_promise(&mut self, create: CreatePromise) -> Sql<Inserted> {
         let tag = |name: &str| create.tag(name).map(str::to_owned);
         let timer = create.is_timer();
         let target = tag("resonate:target");
@@ -139,15 +201,19 @@ impl<'a> State<'a> {
             external,
             target,
             id: create.id,
+            seq: 0,
         };
         if overdue {
             promise.state = promise.timeout_state();
         }
-        self.view
+        // Mostly it is new: then this is the only search for its id.
+        let inserted = self
+            .view
             .connection
             .prepare_cached(
                 "INSERT INTO promises (id, state, param, value, tags, timeout_at, created_at, settled_at, timer, external, target, \
-                 origin, branch, parent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                 origin, branch, parent) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
+                 ON CONFLICT (id) DO NOTHING",
             )?
             .execute(params![
                 promise.id,
@@ -165,13 +231,18 @@ impl<'a> State<'a> {
                 branch,
                 parent,
             ])?;
+        if inserted == 0 {
+            let known = self.view.promise(&promise.id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+            return Ok(Inserted::Known(known));
+        }
+        promise.seq = self.view.connection.last_insert_rowid();
         self.effects.push(match promise.settled_at {
             Some(at) => Effect::Settled { at },
             None if promise.external => Effect::Due { at: promise.timeout_at },
             // Nobody waits for it, so it only has to be removed some day.
             None => Effect::Settled { at: promise.timeout_at },
         });
-        Ok(promise)
+        Ok(Inserted::New(promise))
     }
 
     fn settle_promise(&mut self, settle: SettlePromise) -> Sql<Result<Promise, Reply>> {
@@ -197,7 +268,14 @@ impl<'a> State<'a> {
 
     /// The one way in which a promise ends, and all that follows: its own task is done, those that wait go on, listeners hear.
     fn settle(&mut self, promise: Promise, state: PromiseState, value: String, at: i64) -> Sql<Promise> {
+        if promise.external {
+            self.begin_writing()?;
+        }
         let promise = self.write_settled(promise, state, value, at)?;
+        if !promise.external {
+            // Nobody could register to wait for it.
+            return Ok(promise);
+        }
         // An awaiter that turns out to be past its own deadline is settled in turn: a list, for such a chain may be long.
         let mut settled = vec![promise.clone()];
         while let Some(promise) = settled.pop() {
@@ -213,8 +291,8 @@ impl<'a> State<'a> {
         (promise.state, promise.value, promise.settled_at) = (state, value, Some(at));
         self.view
             .connection
-            .prepare_cached("UPDATE promises SET state = ?2, value = ?3, settled_at = ?4 WHERE id = ?1")?
-            .execute(params![promise.id, promise.state, promise.value, at])?;
+            .prepare_cached("UPDATE promises SET state = ?2, value = ?3, settled_at = ?4 WHERE seq = ?1")?
+            .execute(params![promise.seq, promise.state, promise.value, at])?;
         self.effects.push(Effect::Settled { at });
         if promise.target.is_some() {
             self.finish_task(&promise.id)?;
@@ -254,7 +332,7 @@ impl<'a> State<'a> {
         if promise.is_pending() && waiting.is_pending() {
             self.add_callback(&awaited, &awaiter)?;
         }
-        Ok(with_promise(&promise))
+        Ok(Reply::promise(promise))
     }
 
     fn add_callback(&mut self, awaited: &str, awaiter: &str) -> Sql<()> {
@@ -278,7 +356,7 @@ impl<'a> State<'a> {
                 .prepare_cached("INSERT OR IGNORE INTO listeners (promise, address) VALUES (?1, ?2)")?
                 .execute([&register.awaited, &register.address])?;
         }
-        Ok(with_promise(&promise))
+        Ok(Reply::promise(promise))
     }
 }
 

@@ -1,19 +1,13 @@
 //! Tasks: who executes a root, under which lease and version.
 
-use super::{Effect, State, internal};
+use super::{Effect, Inserted, State, internal};
 use crate::delivery::pool;
 use crate::protocol::{
     AcquireTask, CreateTask, FenceTask, FencedAction, FulfillTask, Heartbeat, Reply, SuspendTask, TaskLease,
 };
 use crate::rows::{Promise, Task, TaskState};
-use crate::view::{Sql, not_found, with_promise};
-use rusqlite::params;
-
-/// What a lease on a task is worth.
-enum Lease {
-    Held(Task),
-    Lost(Reply),
-}
+use crate::view::{Sql, not_found};
+use rusqlite::{OptionalExtension, params};
 
 impl State<'_> {
     pub(super) fn insert_task(
@@ -103,30 +97,38 @@ impl State<'_> {
         Ok(None)
     }
 
-    fn lease(&mut self, id: &str, version: i64) -> Sql<Lease> {
-        Ok(match self.view.task(id)? {
-            None => Lease::Lost(not_found("task", id)),
-            Some((task, _)) if task.state != TaskState::Acquired || task.version != version => {
-                Lease::Lost(Reply::error(409, format!("task `{id}` is not held under version {version}")))
-            }
-            Some((task, _)) => Lease::Held(task),
+    /// Whether the task is held under this version; if not, what is answered. Each fenced operation asks, so it reads no more
+    /// than it needs.
+    fn check_lease(&mut self, id: &str, version: i64) -> Sql<Result<(), Reply>> {
+        let held = self
+            .view
+            .connection
+            .prepare_cached(
+                "SELECT t.state = 1 AND t.version = ?2 AND p.state = 0 AND p.timeout_at > ?3 \
+                 FROM tasks t JOIN promises p ON p.id = t.id WHERE t.id = ?1",
+            )?
+            .query_row(params![id, version, self.view.now], |row| row.get(0))
+            .optional()?;
+        Ok(match held {
+            None => Err(not_found("task", id)),
+            Some(false) => Err(Reply::error(409, format!("task `{id}` is not held under version {version}"))),
+            Some(true) => Ok(()),
         })
     }
 
     pub(super) fn create_task(&mut self, create: CreateTask) -> Sql<Reply> {
         let CreateTask { pid, ttl, action } = create;
         let id = action.data.id.clone();
-        match self.view.promise(&id)? {
-            None => {
-                let promise = self.insert_promise(action.data)?;
+        match self.insert_promise(action.data)? {
+            Inserted::New(promise) => {
                 let address = promise.target.clone().unwrap_or_default();
                 let state = if promise.is_pending() { TaskState::Pending } else { TaskState::Fulfilled };
                 self.insert_task(&id, &address, state, None)?;
             }
-            Some(promise) if promise.target.is_none() => {
+            Inserted::Known(promise) if promise.target.is_none() => {
                 return Ok(Reply::error(422, format!("the promise `{id}` exists and has no task")));
             }
-            Some(_) => {}
+            Inserted::Known(_) => {}
         }
         match self.view.task(&id)? {
             Some((task, promise)) if task.state == TaskState::Pending => {
@@ -152,30 +154,27 @@ impl State<'_> {
     }
 
     pub(super) fn release_task(&mut self, release: TaskLease) -> Sql<Reply> {
-        match self.lease(&release.id, release.version)? {
-            Lease::Lost(reply) => Ok(reply),
-            Lease::Held(task) => {
-                self.queue(&task, task.resumes)?;
-                Ok(Reply::empty())
-            }
+        if let Err(reply) = self.check_lease(&release.id, release.version)? {
+            return Ok(reply);
         }
+        let Some((task, _)) = self.view.task(&release.id)? else { return Ok(not_found("task", &release.id)) };
+        self.queue(&task, task.resumes)?;
+        Ok(Reply::empty())
     }
 
     pub(super) fn fulfill_task(&mut self, fulfill: FulfillTask) -> Sql<Reply> {
-        match self.lease(&fulfill.id, fulfill.version)? {
-            Lease::Lost(reply) => Ok(reply),
-            Lease::Held(_) => {
-                let settled = self.settle_promise(fulfill.action.data)?;
-                Ok(settled.map_or_else(|reply| reply, |promise| with_promise(&promise)))
-            }
+        if let Err(reply) = self.check_lease(&fulfill.id, fulfill.version)? {
+            return Ok(reply);
         }
+        let settled = self.settle_promise(fulfill.action.data)?;
+        Ok(settled.map_or_else(|reply| reply, Reply::promise))
     }
 
     pub(super) fn suspend_task(&mut self, suspend: SuspendTask) -> Sql<Reply> {
-        let task = match self.lease(&suspend.id, suspend.version)? {
-            Lease::Lost(reply) => return Ok(reply),
-            Lease::Held(task) => task,
-        };
+        if let Err(reply) = self.check_lease(&suspend.id, suspend.version)? {
+            return Ok(reply);
+        }
+        let id = &suspend.id;
         let mut goes_on = false;
         for action in &suspend.actions {
             let awaited = &action.data.awaited;
@@ -190,39 +189,36 @@ impl State<'_> {
         }
         if goes_on {
             let forget = "UPDATE tasks SET resumes = 0 WHERE id = ?1";
-            self.view.connection.prepare_cached(forget)?.execute([&task.id])?;
-            let preload = self.view.preload(&task.id)?;
-            return Ok(Reply { status: 300, data: format!(r#"{{"preload":{preload}}}"#) });
+            self.view.connection.prepare_cached(forget)?.execute([id])?;
+            let preload = self.view.preload(id)?;
+            return Ok(Reply::new(300, format!(r#"{{"preload":{preload}}}"#)));
         }
         for action in &suspend.actions {
-            self.add_callback(&action.data.awaited, &task.id)?;
+            self.add_callback(&action.data.awaited, id)?;
         }
-        self.lay_down(&task.id, TaskState::Suspended, 0)?;
+        self.lay_down(id, TaskState::Suspended, 0)?;
         Ok(Reply::empty())
     }
 
     /// A promise operation under a lease. The siblings are not repeated here: whoever holds the lease got them when it was taken.
     pub(super) fn fence(&mut self, fence: FenceTask) -> Sql<Reply> {
-        if let Lease::Lost(reply) = self.lease(&fence.id, fence.version)? {
+        if let Err(reply) = self.check_lease(&fence.id, fence.version)? {
             return Ok(reply);
         }
         let (kind, inner) = match fence.action {
             FencedAction::Create(create) => {
                 let inner = match create.check_tags() {
                     Err(fault) => Reply::error(400, fault),
-                    Ok(()) => with_promise(&self.create_promise(create)?),
+                    Ok(()) => Reply::promise(self.create_promise(create)?),
                 };
                 ("promise.create", inner)
             }
             FencedAction::Settle(settle) => {
                 let settled = self.settle_promise(settle)?;
-                ("promise.settle", settled.map_or_else(|reply| reply, |promise| with_promise(&promise)))
+                ("promise.settle", settled.map_or_else(|reply| reply, Reply::promise))
             }
         };
-        Ok(Reply::ok(format!(
-            r#"{{"action":{{"kind":"{kind}","head":{{"status":{}}},"data":{}}},"preload":[]}}"#,
-            inner.status, inner.data
-        )))
+        Ok(Reply::fenced(kind, inner))
     }
 
     pub(super) fn heartbeat(&mut self, heartbeat: Heartbeat) -> Sql<Reply> {

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measurements, each one table and one flat JSON object in `target/bench`.
+//! `cargo xtask bench pipeline`: Kafka in to completion.
 
 use crate::broker::Broker;
 use crate::worker::{self, Follower};
@@ -9,12 +9,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-#[derive(Debug, clap::Subcommand)]
-pub enum BenchCommand {
-    /// Kafka in to completion, on the embedded defaults, release build
-    Pipeline(PipelineArgs),
-}
 
 #[derive(Debug, clap::Args)]
 pub struct PipelineArgs {
@@ -31,8 +25,7 @@ const TOPIC: &str = "bench";
 const DONE: &str = "bench.done";
 const PATIENCE: Duration = Duration::from_secs(300);
 
-pub fn run(command: &BenchCommand) -> anyhow::Result<bool> {
-    let BenchCommand::Pipeline(args) = command;
+pub fn run(args: &PipelineArgs) -> anyhow::Result<bool> {
     let plugins = plugins::build_all()?;
     let pawl = build_pawl(true)?;
     let dir = tempfile::Builder::new().prefix("pawl-bench-").tempdir()?;
@@ -81,7 +74,7 @@ pub fn run(command: &BenchCommand) -> anyhow::Result<bool> {
     for (name, value) in result.as_object().into_iter().flatten() {
         println!("{name:<20} {value:>10}");
     }
-    let file = crate::target_dir().join("bench/pipeline.json");
+    let file = super::figures("pipeline");
     fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
     fs::write(&file, result.to_string())?;
     println!("{}", file.display());
