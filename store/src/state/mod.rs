@@ -1,10 +1,13 @@
 //! The protocol's writing operations over one open transaction: promises here, tasks, schedules and time in files of their own.
 
+mod retention;
 mod schedules;
 mod tasks;
 mod time;
 
+pub use retention::Removal;
 pub use schedules::occurrence_id;
+pub use time::next_timer;
 
 use crate::delivery::pool;
 use crate::protocol::{
@@ -80,8 +83,10 @@ impl<'a> State<'a> {
             }
             Err(e) => {
                 self.effects.truncate(before);
-                if savepoint && !connection.is_autocommit() {
-                    connection.execute_batch("ROLLBACK TO request; RELEASE request")?;
+                // What can't be undone alone is undone with the rest.
+                let undo = "ROLLBACK TO request; RELEASE request";
+                if savepoint && !connection.is_autocommit() && connection.execute_batch(undo).is_err() {
+                    let _ = connection.execute_batch("ROLLBACK");
                 }
                 Err(e)
             }
