@@ -73,7 +73,8 @@ impl State<'_> {
         for task in &held {
             self.queue(task, task.resumes)?;
         }
-        self.view.connection.execute("DELETE FROM local_workers", [])?;
+        // With a condition, because without one SQLite writes even if there is nothing to delete.
+        self.view.connection.execute("DELETE FROM local_workers WHERE pid IS NOT NULL", [])?;
         // The others could not say that they live while the store was away.
         self.view.connection.execute(
             "UPDATE tasks SET lease_end = max(lease_end, \
