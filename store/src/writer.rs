@@ -200,8 +200,8 @@ impl Writer {
         while let Some(job) = batch.pop() {
             match job {
                 Job::Request { operation, now: debug_time, reply } => {
-                    let mut state = State::new(&self.connection, debug_time.unwrap_or(now), &mut outcome.effects);
-                    let answer = state.run_alone(*operation);
+                    let now = debug_time.unwrap_or(now);
+                    let answer = State::new(&self.connection, now, &mut outcome.effects).run_alone(*operation);
                     let (answer, failed) = match answer {
                         Ok(answer) => (answer, None),
                         Err(e) => (Reply::error(503, cannot_write(&e)), Some(e)),
