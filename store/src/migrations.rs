@@ -25,6 +25,8 @@ DROP INDEX promises_parent;
 CREATE INDEX promises_parent ON promises (parent) WHERE parent IS NOT NULL AND parent <> id AND (branch IS NULL OR branch <> parent);
 DROP INDEX promises_settled;
 CREATE INDEX promises_ended ON promises (coalesce(settled_at, timeout_at)) WHERE origin = id AND (state <> 0 OR external = 0);
+DROP INDEX promises_parent;
+CREATE INDEX promises_parent ON promises (parent) WHERE parent IS NOT NULL AND parent <> id AND (branch IS NULL OR branch <> parent);
 
 UPDATE tasks SET address = substr(address, 1, 10 + instr(substr(address, 12), '/'))
     WHERE address >= 'poll://any@' AND address < 'poll://anyA' AND instr(substr(address, 12), '/') > 0;

@@ -205,6 +205,7 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    // A statement is planned once, whatever is bound to it. SQLite would plan anew at each run.
     connection.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "cache_size", -32_000)?;
     // Pages. The writer looks after a WAL that grows beyond that all the same: see there.

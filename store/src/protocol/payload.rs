@@ -1,8 +1,8 @@
 //! What a promise carries: a payload that is stored as it came, and tags.
 
+use super::push_text;
 use serde::de::{Error, MapAccess, Visitor};
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::fmt;
 
@@ -71,8 +71,12 @@ fn depth(json: &str) -> usize {
 }
 
 /// Names and texts, each name once, in the order in which they came.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tags(Vec<(String, String)>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tags {
+    entries: Vec<(String, String)>,
+    /// The same as it is stored, made by whoever takes the request apart and not by the writer.
+    text: String,
+}
 
 impl Tags {
     /// What the database holds.
@@ -80,38 +84,51 @@ impl Tags {
         serde_json::from_str(text).unwrap_or_default()
     }
 
+    fn new(entries: Vec<(String, String)>) -> Self {
+        let mut text =
+            String::with_capacity(2 + entries.iter().map(|(name, value)| name.len() + value.len() + 6).sum::<usize>());
+        text.push('{');
+        for (name, value) in &entries {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            push_text(&mut text, name);
+            text.push(':');
+            push_text(&mut text, value);
+        }
+        text.push('}');
+        Tags { entries, text }
+    }
+
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.entries.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// Sets a tag, whatever it was before.
     pub fn set(&mut self, name: &str, value: &str) {
-        self.0.retain(|(known, _)| known != name);
-        self.0.push((name.to_owned(), value.to_owned()));
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.retain(|(known, _)| known != name);
+        entries.push((name.to_owned(), value.to_owned()));
+        *self = Tags::new(entries);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     /// Whether all of these are among `others`.
     pub fn are_among(&self, others: &Tags) -> bool {
-        self.0.iter().all(|(name, value)| others.get(name) == Some(value))
+        self.entries.iter().all(|(name, value)| others.get(name) == Some(value))
     }
 
     pub fn into_text(self) -> String {
-        // Maps of texts can't fail to be written.
-        serde_json::to_string(&self).unwrap_or_default()
+        self.text
     }
 }
 
-impl Serialize for Tags {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
+impl Default for Tags {
+    fn default() -> Self {
+        Tags::new(Vec::new())
     }
 }
 
@@ -127,14 +144,14 @@ impl<'de> Deserialize<'de> for Tags {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tags, A::Error> {
-                let mut tags = Tags::default();
+                let mut entries: Vec<(String, String)> = Vec::new();
                 while let Some((name, value)) = map.next_entry::<String, String>()? {
-                    if tags.get(&name).is_some() {
+                    if entries.iter().any(|(known, _)| *known == name) {
                         return Err(Error::custom(format!("duplicate tag `{name}`")));
                     }
-                    tags.0.push((name, value));
+                    entries.push((name, value));
                 }
-                Ok(tags)
+                Ok(Tags::new(entries))
             }
         }
 
