@@ -10,12 +10,14 @@ pub mod error;
 pub mod produce;
 pub mod topics;
 
+mod known_topics;
 mod offsets;
 mod poller;
 mod rebalance;
 mod record;
 mod report;
 mod shared;
+mod shelf;
 mod watchdog;
 
 pub use consumer::{Consumer, ConsumerSettings, Status};
