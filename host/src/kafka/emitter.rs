@@ -231,7 +231,7 @@ mod tests {
     #[tokio::test]
     #[allow(unsafe_code)]
     async fn a_producer_that_failed_for_good_is_replaced() {
-        let kafka = Kafka { brokers: "127.0.0.1:1".into(), group: "g".into(), properties: Properties::default() };
+        let kafka = Kafka::new("127.0.0.1:1", "g");
         let emitter = Emitter::new(&kafka).unwrap();
         let first = emitter.current().unwrap();
         assert!(Arc::ptr_eq(&first, &emitter.current().unwrap()));
@@ -252,9 +252,8 @@ mod tests {
     #[test]
     fn a_wrong_property_is_named_without_its_value() {
         let kafka = |key: &str| Kafka {
-            brokers: "127.0.0.1:1".into(),
-            group: "g".into(),
             properties: Properties([(key.to_owned(), "hunter2".to_owned())].into()),
+            ..Kafka::new("127.0.0.1:1", "g")
         };
         for key in ["sasl.pasword", "linger.ms"] {
             let error = Emitter::new(&kafka(key)).err().unwrap();

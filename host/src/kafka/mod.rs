@@ -7,6 +7,7 @@ pub mod dev_broker;
 pub mod dispatch;
 pub mod emitter;
 pub mod error;
+pub mod once;
 pub mod produce;
 pub mod topics;
 
@@ -24,3 +25,4 @@ pub use consumer::{Consumer, ConsumerSettings, Status};
 pub use dispatch::{Dispatch, DispatchError, Dispatched};
 pub use emitter::Emitter;
 pub use error::{ConsumerError, KafkaError};
+pub use once::OnceEmitter;
