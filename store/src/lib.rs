@@ -2,6 +2,7 @@
 //!
 //! [`Store::open`] opens or creates the file, [`Store::network`] is what a Resonate SDK talks to. An answer means that the write
 //! it answers is on disk (WAL, `synchronous=FULL`). Requests that arrive while one transaction commits share the next.
+//! [`check`], [`backup`], [`stats`] and [`compact`] look after the file.
 
 mod clock;
 mod cron;
@@ -10,17 +11,22 @@ mod engine;
 mod error;
 pub mod http;
 mod lock;
+mod migrations;
 mod network;
 mod protocol;
+mod readers;
 mod rows;
 mod schema;
 mod search;
 mod state;
 mod subscription;
+mod upkeep;
 mod view;
+mod writer;
 
 pub use error::{CloseError, OpenError};
 pub use network::StoreNetwork;
+pub use upkeep::{Backup, Checked, Compacted, Oldest, Stats, UpkeepError, Violation, backup, check, compact, stats};
 
 use engine::{Engine, Job};
 use std::path::PathBuf;
@@ -34,7 +40,8 @@ use tokio::sync::{Semaphore, oneshot};
 pub struct Options {
     /// The database file; `-wal`, `-shm` and `.lock` files stand beside it.
     pub path: PathBuf,
-    /// A workflow (every promise of one `resonate:origin`) is removed this long after its root was settled.
+    /// A workflow (a root, what names it as its `resonate:origin`, and so on) is removed this long after its root was settled, unless
+    /// an execution that it started is not done or somebody waits for a promise of it.
     pub retention: Duration,
     /// An execute message whose task was not acquired is delivered again after this time.
     pub redelivery: Duration,
@@ -102,7 +109,7 @@ impl Store {
             return protocol::Reply::closed();
         }
         if operation.only_reads() {
-            return view::read(self.engine.reader(), now.unwrap_or_else(|| self.engine.now()), operation).await;
+            return view::read(self.engine.readers(), now.unwrap_or_else(|| self.engine.now()), operation).await;
         }
         let (reply, answer) = oneshot::channel();
         match self.engine.submit(Job::Request { operation: Box::new(operation), now, reply }).await {
@@ -153,7 +160,7 @@ impl Store {
 
     /// Looks which `http://` addresses have had something since before the store was opened.
     pub(crate) async fn find_addresses_to_push(&self) {
-        match view::http_addresses(self.engine.reader()).await {
+        match view::http_addresses(self.engine.readers()).await {
             Ok(addresses) => self.engine.delivery().ask_to_push_to(&addresses),
             Err(e) => tracing::warn!(error = %e, "can't look for targets with waiting tasks"),
         }

@@ -1,8 +1,9 @@
 //! Keeps a second process off a store: a lock of the operating system, which ends with the process, on a file beside it.
 
 use crate::OpenError;
+use crate::schema::beside;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::Path;
 
 /// Held as long as the store is open.
@@ -14,20 +15,21 @@ pub struct StoreLock {
 impl StoreLock {
     /// Takes the lock of the store at `path`, or says who has it.
     pub fn take(path: &Path) -> Result<Self, OpenError> {
-        let failed = |e: std::io::Error| OpenError::Failed { path: path.to_owned(), reason: e.to_string() };
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
+        let failed = |e: std::io::Error| {
+            let (path, reason) = (path.to_owned(), format!("its lock file: {e}"));
+            match e.kind() {
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => OpenError::ReadOnly { path, reason },
+                ErrorKind::NotFound => OpenError::Failed { path, reason: format!("{reason}; is its folder there?") },
+                _ => OpenError::Failed { path, reason },
+            }
+        };
+        let name = beside(path, ".lock");
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(name).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                let holder = match holder.trim().parse::<u32>() {
-                    Ok(pid) => format!("process {pid}"),
-                    Err(_) => "another process".to_owned(),
-                };
+                let holder = holder(&mut file);
                 return Err(OpenError::AlreadyOpen { path: path.to_owned(), holder });
             }
             Err(TryLockError::Error(e)) => return Err(failed(e)),
@@ -38,5 +40,14 @@ impl StoreLock {
             tracing::debug!(error = %e, "could not note the process in the lock file");
         }
         Ok(StoreLock { _file: file })
+    }
+}
+
+fn holder(file: &mut File) -> String {
+    let mut holder = String::new();
+    let _ = file.read_to_string(&mut holder);
+    match holder.trim().parse::<u32>() {
+        Ok(pid) => format!("process {pid}"),
+        Err(_) => "another process".to_owned(),
     }
 }

@@ -1,19 +1,22 @@
 //! The tables, and what is checked before a file is taken for a store.
 
 use crate::OpenError;
-use rusqlite::{Connection, OpenFlags};
+use crate::error::what_to_do;
+use crate::migrations::{VERSION, migrate};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Marks the file as ours ("pawl").
 const APPLICATION_ID: i64 = 0x7061_776c;
-/// The newest schema that this program knows.
-const VERSION: i64 = 1;
+/// How long another program that holds SQLite's own lock for a moment is waited for.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// State of a promise: 0 pending, 1 resolved, 2 rejected, 3 rejected_canceled, 4 rejected_timedout.
 /// State of a task: 0 pending, 1 acquired, 2 suspended, 3 halted, 4 fulfilled.
 /// Times are milliseconds since the Unix epoch. `param`, `value` and `tags` are JSON as the protocol has it.
+/// A change here is also a step in `migrations`.
 const TABLES: &str = "
 CREATE TABLE promises (
     seq        INTEGER PRIMARY KEY,
@@ -30,7 +33,8 @@ CREATE TABLE promises (
     parent     TEXT,
     target     TEXT,
     timer      INTEGER NOT NULL,
-    external   INTEGER NOT NULL
+    -- Last, and with a default, as in a file that was made before there was such a thing.
+    external   INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX promises_due ON promises (timeout_at) WHERE state = 0 AND external = 1;
 CREATE INDEX promises_origin ON promises (origin);
@@ -87,51 +91,106 @@ CREATE INDEX schedules_due ON schedules (next_run_at);
 CREATE TABLE local_workers (pid TEXT PRIMARY KEY) WITHOUT ROWID;
 ";
 
-/// Opens the file for writing, after a look at what it is, and creates the tables in a new one.
+/// Opens the file for writing, after a look at what it is: creates the tables in a new one, brings an older one up to date.
 pub fn open_writer(path: &Path) -> Result<Connection, OpenError> {
-    check_header(path)?;
-    let failed = |e: rusqlite::Error| OpenError::Failed { path: path.to_owned(), reason: e.to_string() };
+    check_files(path)?;
+    let failed = |e: rusqlite::Error| failure(path, &e);
     let connection = Connection::open(path).map_err(failed)?;
-    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let not_a_store = |e: rusqlite::Error| OpenError::NotAStore { path: path.to_owned(), reason: e.to_string() };
-    let application = pragma("application_id").map_err(not_a_store)?;
-    let version = pragma("user_version").map_err(not_a_store)?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(not_a_store)?;
-    match (application, version, tables) {
-        (APPLICATION_ID, VERSION, _) => {}
-        (APPLICATION_ID, found, _) => {
-            return Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION });
-        }
-        (0, 0, 0) => create(&connection).map_err(failed)?,
-        _ => {
-            let reason = "a database of another program".to_owned();
-            return Err(OpenError::NotAStore { path: path.to_owned(), reason });
-        }
+    connection.busy_timeout(BUSY).map_err(failed)?;
+    // Where it may not write SQLite opens for reading, and says so at the first write.
+    if connection.is_readonly("main").map_err(failed)? {
+        return Err(OpenError::ReadOnly { path: path.to_owned(), reason: "no right to write the file".to_owned() });
+    }
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    match version(&connection, path)? {
+        None => create(&connection).map_err(failed)?,
+        Some(found) => migrate(&connection, path, found)?,
     }
     configure(&connection).map_err(failed)?;
     Ok(connection)
 }
 
-/// Opens the file for reading beside the writer.
+/// Opens the file for reading beside a writer, which may be another process. Its version is not looked at.
 pub fn open_reader(path: &Path) -> Result<Connection, OpenError> {
-    let failed = |e: rusqlite::Error| OpenError::Failed { path: path.to_owned(), reason: e.to_string() };
+    let failed = |e: rusqlite::Error| failure(path, &e);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    connection.busy_timeout(BUSY).map_err(failed)?;
     Ok(connection)
 }
 
+/// Opens an existing store for a look from outside, while another process may hold it. Answers its version too.
+pub fn open_to_look(path: &Path) -> Result<(Connection, i64), OpenError> {
+    if !path.try_exists().is_ok_and(|exists| exists) {
+        return Err(OpenError::Missing { path: path.to_owned() });
+    }
+    check_files(path)?;
+    let connection = open_reader(path)?;
+    match version(&connection, path)? {
+        Some(found) => Ok((connection, found)),
+        None => Err(OpenError::NotAStore { path: path.to_owned(), reason: "an empty database".to_owned() }),
+    }
+}
+
+/// The version of the schema; `None` in a database without tables.
+fn version(connection: &Connection, path: &Path) -> Result<Option<i64>, OpenError> {
+    let failed = |e: rusqlite::Error| failure(path, &e);
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let application = pragma("application_id").map_err(failed)?;
+    let version = pragma("user_version").map_err(failed)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    match (application, version, tables) {
+        (APPLICATION_ID, 1..=VERSION, _) => Ok(Some(version)),
+        (APPLICATION_ID, found, _) if found > VERSION => {
+            Err(OpenError::Newer { path: path.to_owned(), found, known: VERSION })
+        }
+        (0, 0, 0) => Ok(None),
+        _ => {
+            let reason = "a database of another program".to_owned();
+            Err(OpenError::NotAStore { path: path.to_owned(), reason })
+        }
+    }
+}
+
+/// What SQLite's error means for a file that is being opened.
+fn failure(path: &Path, e: &rusqlite::Error) -> OpenError {
+    let (path, reason) = (path.to_owned(), e.to_string());
+    match e.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::NotAStore { path, reason },
+        Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, reason },
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => OpenError::ReadOnly { path, reason },
+        _ => OpenError::Failed { path, reason: format!("{reason}; {}", what_to_do(e)) },
+    }
+}
+
 /// SQLite itself would write to a file before it notices that it is none of its own.
-fn check_header(path: &Path) -> Result<(), OpenError> {
+fn check_files(path: &Path) -> Result<(), OpenError> {
     let mut header = [0; 16];
     let Ok(mut file) = std::fs::File::open(path) else { return Ok(()) };
     match file.read(&mut header) {
+        // SQLite would take an empty file for a new one, and throw the WAL away.
+        Ok(0) if size(&beside(path, "-wal")) > 0 => {
+            let reason = "the file is empty, but its WAL is not".to_owned();
+            Err(OpenError::Damaged { path: path.to_owned(), reason })
+        }
         Ok(0) => Ok(()),
         Ok(_) if header.starts_with(b"SQLite format 3\0") => Ok(()),
         Ok(_) => Err(OpenError::NotAStore { path: path.to_owned(), reason: "not a SQLite database".to_owned() }),
         Err(e) => Err(OpenError::Failed { path: path.to_owned(), reason: e.to_string() }),
     }
+}
+
+/// The name of a file that stands beside the database.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Bytes in a file; one that is not there has none.
+pub fn size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |file| file.len())
 }
 
 fn create(connection: &Connection) -> rusqlite::Result<()> {
@@ -145,12 +204,11 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -32_000)?;
+    // Pages. The writer looks after a WAL that grows beyond that all the same: see there.
     connection.pragma_update(None, "wal_autocheckpoint", 2_000)?;
     // After a checkpoint a WAL that has once grown is cut back.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
 }

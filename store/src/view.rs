@@ -3,11 +3,13 @@
 //! A promise past its timeout counts as settled from that moment on, for every reader; writing it down is the timers' work.
 //! So a reader writes nothing, and never waits for the writer.
 
+use crate::error::what_to_do;
 use crate::protocol::{Operation, Reply};
+use crate::readers::{Length, NotRead, Readers};
 use crate::rows::{PROMISE_COLUMNS, Promise, SCHEDULE_COLUMNS, Schedule, State, TASK_COLUMNS, TASK_WIDTH, Task};
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::json;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 pub type Sql<T> = rusqlite::Result<T>;
 
@@ -19,31 +21,28 @@ pub struct View<'a> {
 }
 
 /// Runs an operation that only reads, off the async threads.
-pub async fn read(reader: Arc<Mutex<Connection>>, now: i64, operation: Operation) -> Reply {
-    let read = move || {
-        let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
-        View { connection: &connection, now }.run(&operation)
+pub async fn read(readers: Arc<Readers>, now: i64, operation: Operation) -> Reply {
+    let length = match operation {
+        Operation::Search(_) | Operation::DebugSnap => Length::Long,
+        _ => Length::Short,
     };
-    match tokio::task::spawn_blocking(read).await {
-        Ok(Ok(reply)) => reply,
-        Ok(Err(e)) => Reply::error(503, format!("the store can't read: {e}")),
-        Err(e) => Reply::error(500, e.to_string()),
+    match readers.read(length, move |connection| View { connection, now }.run(&operation)).await {
+        Ok(reply) => reply,
+        Err(NotRead::Closed) => Reply::closed(),
+        Err(NotRead::Failed(e)) => Reply::error(503, format!("the store can't read: {e}; {}", what_to_do(&e))),
+        Err(e @ NotRead::Panicked) => Reply::error(500, e.to_string()),
     }
 }
 
 /// The `http://` addresses at which tasks wait.
-pub async fn http_addresses(reader: Arc<Mutex<Connection>>) -> Result<Vec<String>, String> {
-    let read = move || {
-        let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
+pub async fn http_addresses(readers: Arc<Readers>) -> Result<Vec<String>, NotRead> {
+    let read = |connection: &Connection| {
         connection
             .prepare("SELECT DISTINCT address FROM tasks WHERE state = 0 AND address >= 'http' AND address < 'httq'")?
             .query_map([], |row| row.get(0))?
             .collect::<Sql<Vec<String>>>()
     };
-    match tokio::task::spawn_blocking(read).await {
-        Ok(addresses) => addresses.map_err(|e| e.to_string()),
-        Err(e) => Err(e.to_string()),
-    }
+    readers.read(Length::Long, read).await
 }
 
 impl View<'_> {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod broker;
+mod chaos;
 mod demo;
 mod kafka;
 mod plugins;
@@ -30,6 +31,8 @@ enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Put the guarantees under kills and random histories, for long
+    Chaos(chaos::ChaosArgs),
     /// Build the sample plugins and the test components into target/plugins
     Plugins,
     /// Run a Kafka broker in the foreground, as the tests do
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Plugins => plugins::build_all().map(|built| {
             println!("{}", built.display());
             true

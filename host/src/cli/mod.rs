@@ -71,7 +71,7 @@ enum Command {
     /// List and settle what workflows wait for
     #[command(subcommand)]
     Promises(promises::PromisesCommand),
-    /// The durable store on its own: serve it to several workers
+    /// The durable store on its own: serve it to several workers, look after its file
     #[command(subcommand)]
     Store(store::StoreCommand),
     /// Check a configuration file, or print a sample

@@ -39,7 +39,8 @@ impl FenceTask {
     fn check(&self) -> Result<(), Fault> {
         let id = match &self.action {
             FencedAction::Create(create) => {
-                create.check()?;
+                // What its tags are worth is answered inside, once the lease is known to hold.
+                create.check_shape()?;
                 &create.id
             }
             FencedAction::Settle(settle) => &settle.id,
@@ -116,10 +117,20 @@ fn check_address(address: &str) -> Result<(), Fault> {
 
 impl CreatePromise {
     fn check(&self) -> Result<(), Fault> {
+        self.check_shape()?;
+        self.check_tags()
+    }
+
+    fn check_shape(&self) -> Result<(), Fault> {
         check_id("id", &self.id)?;
         if self.timeout_at < 0 {
             return Err(format!("`timeoutAt` is {}, which is before 1970", self.timeout_at));
         }
+        Ok(())
+    }
+
+    /// Whether the tags go together.
+    pub fn check_tags(&self) -> Result<(), Fault> {
         check_tags("tags", &self.tags)
     }
 

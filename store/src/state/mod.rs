@@ -1,10 +1,13 @@
 //! The protocol's writing operations over one open transaction: promises here, tasks, schedules and time in files of their own.
 
+mod retention;
 mod schedules;
 mod tasks;
 mod time;
 
+pub use retention::Removal;
 pub use schedules::occurrence_id;
+pub use time::next_timer;
 
 use crate::delivery::pool;
 use crate::protocol::{

@@ -207,7 +207,13 @@ impl State<'_> {
             return Ok(reply);
         }
         let (kind, inner) = match fence.action {
-            FencedAction::Create(create) => ("promise.create", with_promise(&self.create_promise(create)?)),
+            FencedAction::Create(create) => {
+                let inner = match create.check_tags() {
+                    Err(fault) => Reply::error(400, fault),
+                    Ok(()) => with_promise(&self.create_promise(create)?),
+                };
+                ("promise.create", inner)
+            }
             FencedAction::Settle(settle) => {
                 let settled = self.settle_promise(settle)?;
                 ("promise.settle", settled.map_or_else(|reply| reply, |promise| with_promise(&promise)))

@@ -1,14 +1,9 @@
-//! What time brings about: timeouts, expired leases, delayed tasks, the removal of what was settled long ago.
+//! What time brings about: timeouts, expired leases, delayed tasks.
 
-use super::{Effect, State};
+use super::{Effect, Removal, State};
 use crate::rows::{PROMISE_COLUMNS, Promise, TASK_COLUMNS, Task};
 use crate::view::Sql;
-use rusqlite::params;
-
-/// A root that has ended, or that is internal and will end at its timeout without anybody writing it down; as in the index.
-const ENDED: &str = "origin = id AND (state <> 0 OR external = 0)";
-/// When; as in the index.
-const ENDED_AT: &str = "coalesce(settled_at, timeout_at)";
+use rusqlite::{Connection, params};
 
 impl State<'_> {
     /// Does what is due, a bounded part of it: schedules, timeouts, expired leases, delayed tasks. True if there is more.
@@ -58,43 +53,9 @@ impl State<'_> {
             .collect()
     }
 
-    /// Removes workflows that were settled before a time, a bounded number of whole trees. True if there are more.
-    pub fn expire(&mut self, settled_before: i64, limit: usize) -> Sql<bool> {
-        let origins: Vec<String> = self
-            .view
-            .connection
-            .prepare_cached(&format!(
-                "SELECT id FROM promises WHERE {ENDED} AND {ENDED_AT} < ?1 ORDER BY {ENDED_AT} LIMIT ?2"
-            ))?
-            .query_map(params![settled_before, limit as i64], |row| row.get(0))?
-            .collect::<Sql<_>>()?;
-        for origin in &origins {
-            let of_tree = "IN (SELECT id FROM promises WHERE origin = ?1)";
-            for delete in [
-                format!("DELETE FROM callbacks WHERE awaited {of_tree}"),
-                format!("DELETE FROM listeners WHERE promise {of_tree}"),
-                format!("DELETE FROM tasks WHERE id {of_tree}"),
-                "DELETE FROM promises WHERE origin = ?1".to_owned(),
-            ] {
-                self.view.connection.prepare_cached(&delete)?.execute([origin])?;
-            }
-        }
-        Ok(origins.len() == limit)
-    }
-
     /// When the timers must be looked at next.
-    pub fn next_due(&self, retention: i64) -> Sql<Option<i64>> {
-        let first = |query: &str| -> Sql<Option<i64>> {
-            self.view.connection.prepare_cached(query)?.query_row([], |row| row.get(0))
-        };
-        let times = [
-            first("SELECT min(timeout_at) FROM promises WHERE state = 0 AND external = 1")?,
-            first("SELECT min(lease_end) FROM tasks WHERE state = 1")?,
-            first("SELECT min(not_before) FROM tasks WHERE state = 0 AND not_before IS NOT NULL")?,
-            first("SELECT min(next_run_at) FROM schedules")?,
-            first(&format!("SELECT min({ENDED_AT}) FROM promises WHERE {ENDED}"))?
-                .map(|settled| settled.saturating_add(retention).saturating_add(1)),
-        ];
+    pub fn next_due(&self, removal: &Removal, retention: i64) -> Sql<Option<i64>> {
+        let times = [next_timer(self.view.connection)?, self.next_removal(removal, retention)?];
         Ok(times.into_iter().flatten().min())
     }
 
@@ -121,4 +82,19 @@ impl State<'_> {
         )?;
         Ok(held.len())
     }
+}
+
+/// When the next timeout, end of a lease, delayed task or schedule is due.
+pub fn next_timer(connection: &Connection) -> Sql<Option<i64>> {
+    let mut next: Option<i64> = None;
+    for first in [
+        "SELECT min(timeout_at) FROM promises WHERE state = 0 AND external = 1",
+        "SELECT min(lease_end) FROM tasks WHERE state = 1",
+        "SELECT min(not_before) FROM tasks WHERE state = 0 AND not_before IS NOT NULL",
+        "SELECT min(next_run_at) FROM schedules",
+    ] {
+        let time: Option<i64> = connection.prepare_cached(first)?.query_row([], |row| row.get(0))?;
+        next = next.into_iter().chain(time).min();
+    }
+    Ok(next)
 }

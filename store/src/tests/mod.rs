@@ -2,7 +2,12 @@
 
 mod delivery;
 mod machine;
+mod migrations;
+mod readers;
+mod retention;
 mod sdk;
+mod timers;
+mod upkeep;
 
 use super::*;
 use resonate::network::Network;

@@ -1,6 +1,10 @@
 //! `pawl store`: the durable store on its own.
 
+mod backup;
+mod check;
+mod compact;
 mod serve;
+mod stats;
 
 use super::Output;
 use super::settings::DEFAULT_FILE;
@@ -12,6 +16,14 @@ use std::path::{Path, PathBuf};
 pub enum StoreCommand {
     /// Serve a store over HTTP, as a Resonate server for several workers
     Serve(serve::ServeArgs),
+    /// Check that a store is whole, in use or not
+    Check(check::CheckArgs),
+    /// Copy a store, in use or not
+    Backup(backup::BackupArgs),
+    /// Count what is in a store, in use or not
+    Stats(stats::StatsArgs),
+    /// Give the free room in a store back to the disk
+    Compact(compact::CompactArgs),
 }
 
 /// Which store.
@@ -41,5 +53,9 @@ impl StoreArgs {
 pub fn run(command: StoreCommand, output: &Output) -> anyhow::Result<()> {
     match command {
         StoreCommand::Serve(args) => serve::run(args, output),
+        StoreCommand::Check(args) => check::run(args, output),
+        StoreCommand::Backup(args) => backup::run(args, output),
+        StoreCommand::Stats(args) => stats::run(args, output),
+        StoreCommand::Compact(args) => compact::run(args, output),
     }
 }
