@@ -305,13 +305,18 @@ impl Writer {
 
     fn refill(&self, address: &str) -> rusqlite::Result<()> {
         let limit = WINDOW + self.delivery.out();
+        // One that is past its deadline is not offered any more. (Where tests say what time it is, that is not known here.)
+        let now = if self.timers { (self.clock)() } else { i64::MIN };
         let stored: Vec<Waiting> = self
             .connection
             .prepare_cached(
-                "SELECT id, version FROM tasks WHERE state = 0 AND address = ?1 AND not_before IS NULL \
+                "SELECT id, version FROM tasks t WHERE state = 0 AND address = ?1 AND not_before IS NULL \
+                 AND EXISTS (SELECT 1 FROM promises p WHERE p.id = t.id AND p.timeout_at > ?3) \
                  ORDER BY queued, seq LIMIT ?2",
             )?
-            .query_map(params![address, limit as i64], |row| Ok(Waiting { task: row.get(0)?, version: row.get(1)? }))?
+            .query_map(params![address, limit as i64, now], |row| {
+                Ok(Waiting { task: row.get(0)?, version: row.get(1)? })
+            })?
             .collect::<rusqlite::Result<_>>()?;
         let complete = stored.len() < limit;
         self.delivery.refill(address, stored, complete);
