@@ -21,6 +21,8 @@ UPDATE promises SET external = 1 WHERE timer = 1 OR target IS NOT NULL
     OR id IN (SELECT awaited FROM callbacks) OR id IN (SELECT promise FROM listeners);
 DROP INDEX promises_due;
 CREATE INDEX promises_due ON promises (timeout_at) WHERE state = 0 AND external = 1;
+DROP INDEX promises_parent;
+CREATE INDEX promises_parent ON promises (parent) WHERE parent IS NOT NULL AND parent <> id AND (branch IS NULL OR branch <> parent);
 DROP INDEX promises_settled;
 CREATE INDEX promises_ended ON promises (coalesce(settled_at, timeout_at)) WHERE origin = id AND (state <> 0 OR external = 0);
 DROP INDEX promises_parent;

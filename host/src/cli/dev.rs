@@ -3,7 +3,7 @@
 use super::exit::UsageError;
 use super::settings::DEFAULT_FILE;
 use super::{LogFormat, Output, live, logging, shutdown};
-use crate::config::{self, Config, Kafka, Properties};
+use crate::config::{self, Config, Kafka};
 use crate::kafka::dev_broker::DevBroker;
 use crate::kafka::topics::{self, TopicSpec};
 use crate::worker::Worker;
@@ -78,8 +78,7 @@ struct Started {
 fn start_broker() -> anyhow::Result<Started> {
     let broker = DevBroker::start(&[])?;
     tracing::info!("development broker (in memory, everything is gone when it ends): {}", broker.brokers());
-    let kafka =
-        Kafka { brokers: broker.brokers().to_owned(), group: "pawl".to_owned(), properties: Properties::default() };
+    let kafka = Kafka::new(broker.brokers(), "pawl");
     Ok(Started { kafka, broker: Some(broker) })
 }
 

@@ -1,7 +1,7 @@
 //! What several commands take: the configuration file, or brokers alone.
 
 use super::exit::UsageError;
-use crate::config::{self, Config, Kafka, Properties};
+use crate::config::{self, Config, Kafka};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -43,9 +43,7 @@ impl BrokerArgs {
         let from_file = self.file()?.and_then(|config| config.kafka);
         match (&self.brokers, from_file) {
             (Some(brokers), Some(kafka)) => Ok(Kafka { brokers: brokers.clone(), ..kafka }),
-            (Some(brokers), None) => {
-                Ok(Kafka { brokers: brokers.clone(), group: "pawl".to_owned(), properties: Properties::default() })
-            }
+            (Some(brokers), None) => Ok(Kafka::new(brokers, "pawl")),
             (None, Some(kafka)) => Ok(kafka),
             (None, None) => Err(UsageError(format!(
                 "no brokers: name them with --brokers, or in [kafka] of {DEFAULT_FILE} (or another file with --config)"

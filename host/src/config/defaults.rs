@@ -1,6 +1,6 @@
 //! Every default, once: for the reader, for the sample and for runs without a file.
 
-use super::types::{IdSource, Limits, Plugins, Properties, Retry, Route, Store, Worker};
+use super::types::{Delivery, IdSource, Limits, Plugins, Properties, Retry, Route, Store, Worker};
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ pub fn route(name: String, topic: String, plugin: String) -> Route {
         default_completion: true,
         dead_letters: dead_letters(&topic),
         id: IdSource::Value,
+        delivery: Delivery::ExactlyOnce,
         deadline: 30 * DAY,
         retry: retry(),
         limits: limits(),

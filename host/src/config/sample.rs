@@ -22,6 +22,7 @@ pub fn sample() -> String {
 [kafka]
 brokers = "localhost:9092"
 # group = "{group}"                        # the consumer group
+# transactional-id-prefix = "pawl-{group}-"  # what the identities of workers begin with, for ACLs
 
 # [kafka.properties]                      # any librdkafka property
 # "security.protocol" = "SASL_SSL"
@@ -56,6 +57,7 @@ completions = "records_that_were_deleted"
 # dead-letters = "{dead_letters}"
 # default-completion = {default_completion}               # done without events emits [id, offset] to the completions topic
 # id = "value"                            # value | pointer:/a/b | key | header:NAME | offset
+# delivery = "exactly-once"               # of events, to read_committed readers; or "at-least-once", which is cheaper
 # order = "none"
 # deadline = "{deadline}"
 # retry = {{ attempts = {attempts}, first = "{first}", max = "{max}", factor = {factor:?} }}

@@ -4,7 +4,7 @@ use super::defaults;
 use super::fault::Fault;
 use super::reader::{Found, Notes, Table};
 use super::types::{
-    Config, IdSource, Kafka, Limits, Plugins, Properties, Resonate, Retry, Route, Secret, Store, Worker,
+    Config, Delivery, IdSource, Kafka, Limits, Plugins, Properties, Resonate, Retry, Route, Secret, Store, Worker,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -60,6 +60,10 @@ fn kafka(mut table: Table<'_>, notes: &mut Notes<'_>) -> Kafka {
     {
         notes.fault(group.span.clone(), &group.key, "is empty");
     }
+    let prefix = table.parsed("transactional-id-prefix", notes, |prefix| match prefix.is_empty() {
+        true => Err("is empty".to_owned()),
+        false => Ok(prefix.to_owned()),
+    });
     let mut properties = BTreeMap::new();
     if let Some(table) = table.table("properties", notes) {
         for (found, name) in table.texts(notes) {
@@ -72,10 +76,12 @@ fn kafka(mut table: Table<'_>, notes: &mut Notes<'_>) -> Kafka {
         }
     }
     table.finish(notes);
+    let brokers = brokers.map(|found| found.value).unwrap_or_default();
+    let defaults = Kafka::new(brokers, group.map_or_else(|| defaults::GROUP.to_owned(), |found| found.value));
     Kafka {
-        brokers: brokers.map(|found| found.value).unwrap_or_default(),
-        group: group.map_or_else(|| defaults::GROUP.to_owned(), |found| found.value),
+        transactional_id_prefix: prefix.map_or(defaults.transactional_id_prefix, |found| found.value),
         properties: Properties(properties),
+        ..defaults
     }
 }
 
@@ -169,6 +175,7 @@ fn route(mut table: Table<'_>, notes: &mut Notes<'_>) -> Option<Route> {
         default_completion,
         dead_letters,
         id,
+        delivery,
         deadline,
         retry: default_retry,
         limits: default_limits,
@@ -194,6 +201,7 @@ fn route(mut table: Table<'_>, notes: &mut Notes<'_>) -> Option<Route> {
         default_completion: table.boolean("default-completion", default_completion, notes),
         dead_letters,
         id: table.parsed("id", notes, id_source).map_or(id, |found| found.value),
+        delivery: table.parsed("delivery", notes, delivery_named).map_or(delivery, |found| found.value),
         deadline: table.positive_duration("deadline", deadline, notes),
         retry: retry(table.table("retry", notes), default_retry, notes),
         limits: limits(table.table("limits", notes), default_limits, notes),
@@ -287,6 +295,14 @@ fn plugin_name(name: &str) -> Result<(), String> {
         return Err(format!("is written without its ending: plugin = \"{stem}\""));
     }
     Ok(())
+}
+
+fn delivery_named(name: &str) -> Result<Delivery, String> {
+    match name {
+        "exactly-once" => Ok(Delivery::ExactlyOnce),
+        "at-least-once" => Ok(Delivery::AtLeastOnce),
+        _ => Err("is neither \"exactly-once\" nor \"at-least-once\"".to_owned()),
+    }
 }
 
 fn id_source(text: &str) -> Result<IdSource, String> {

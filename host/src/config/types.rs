@@ -29,8 +29,24 @@ pub struct Kafka {
     pub brokers: String,
     /// The consumer group.
     pub group: String,
+    /// What the `transactional.id` of each worker begins with. Default: `pawl-{group}-`. Clusters that environments share, and
+    /// ACLs, want one of their own.
+    pub transactional_id_prefix: String,
     /// Any librdkafka property.
     pub properties: Properties,
+}
+
+impl Kafka {
+    /// Brokers and a group, and the defaults for the rest.
+    pub fn new(brokers: impl Into<String>, group: impl Into<String>) -> Self {
+        let group = group.into();
+        Kafka {
+            brokers: brokers.into(),
+            transactional_id_prefix: format!("pawl-{group}-"),
+            group,
+            properties: Properties::default(),
+        }
+    }
 }
 
 /// Values by name, any of which may be a secret: only the names are ever printed.
@@ -112,6 +128,8 @@ pub struct Route {
     pub dead_letters: String,
     /// Where a message's id comes from. Default: [`IdSource::Value`].
     pub id: IdSource,
+    /// How often an event may come. Default: [`Delivery::ExactlyOnce`].
+    pub delivery: Delivery,
     /// A workflow that is older than this ends on the dead-letter topic. Default: 30 days.
     pub deadline: Duration,
     /// What happens after a transient failure.
@@ -120,6 +138,15 @@ pub struct Route {
     pub limits: Limits,
     /// What the plugin reads through `wasi:config/store`.
     pub config: Properties,
+}
+
+/// How often an event, or a dead letter, may come to a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// `exactly-once`: once to readers that set `isolation.level` to `read_committed`.
+    ExactlyOnce,
+    /// `at-least-once`: again after a crash between producing and noting it. Cheaper.
+    AtLeastOnce,
 }
 
 /// Where a message's id comes from.

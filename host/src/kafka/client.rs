@@ -137,6 +137,20 @@ pub(crate) fn producer(kafka: &Kafka) -> ClientConfig {
     config
 }
 
+/// A producer whose events are committed in transactions under an identity.
+pub(crate) fn transactional(kafka: &Kafka, identity: &str) -> ClientConfig {
+    let mut config = producer(kafka);
+    // An open transaction of a worker that died holds all readers up until it is ended or times out: not for long.
+    default(&mut config, kafka, &["transaction.timeout.ms"], "10000");
+    // librdkafka refuses a producer that would try longer to deliver than its transaction lasts.
+    let timeout = config.get("transaction.timeout.ms").unwrap_or_default().to_owned();
+    default(&mut config, kafka, &["delivery.timeout.ms", "message.timeout.ms"], &timeout);
+    // What belongs together is handed over at once, and somebody waits for it.
+    default(&mut config, kafka, &["linger.ms", "queue.buffering.max.ms"], "1");
+    config.set("transactional.id", identity);
+    config
+}
+
 /// A client that asks and changes, but neither consumes nor produces.
 pub(crate) fn admin(kafka: &Kafka) -> ClientConfig {
     let mut config = base(kafka);
@@ -178,9 +192,8 @@ mod tests {
 
     fn kafka(properties: &[(&str, &str)]) -> Kafka {
         Kafka {
-            brokers: "127.0.0.1:9".into(),
-            group: "g".into(),
             properties: Properties(properties.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()),
+            ..Kafka::new("127.0.0.1:9", "g")
         }
     }
 

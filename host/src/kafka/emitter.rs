@@ -8,29 +8,21 @@ use async_trait::async_trait;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use rdkafka::producer::future_producer::{DeliveryFuture, OwnedDeliveryResult};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
-
-use tokio::sync::Semaphore;
+use rdkafka::producer::{FutureRecord, Producer as _};
 
 use super::client;
-use super::error::{KafkaError, advice, creation};
+use super::error::{KafkaError, advice};
+use super::known_topics::{KnownTopics, is_permanent, unavailable};
 use super::record::outgoing_headers;
-use super::report::{Reporter, Reporting};
+use super::report::Reporter;
+use super::shelf::{Producer, Shelf, make};
 use crate::config::Kafka;
 use crate::workflow::emit::{Emit, EmitError, Outgoing};
 
-/// How long the cluster may take to say whether a topic exists.
-const METADATA: Duration = Duration::from_secs(10);
-/// At most this many requests for metadata at a time.
-const ASKING: usize = 4;
-/// A topic just created is not known to every broker at once: an unknown one is asked for again after this time.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// The wait for room in the producer's queue when none of the records in it are ours.
 const ROOM: Duration = Duration::from_millis(20);
 /// How long there may be no room.
 const NO_ROOM: Duration = Duration::from_secs(30);
-
-type Producer = FutureProducer<Reporting>;
 
 /// Produces events for all workflows of the process.
 pub struct Emitter {
@@ -38,27 +30,7 @@ pub struct Emitter {
     batched: Slot,
     /// One record per batch, for a topic that takes only smaller batches than librdkafka makes.
     unbatched: Slot,
-    known: Mutex<HashSet<String>>,
-    asking: Semaphore,
-}
-
-/// A producer whose drop, which waits for librdkafka, happens off the async threads.
-struct Shelf(Option<Producer>);
-
-impl Shelf {
-    fn producer(&self) -> Option<&Producer> {
-        self.0.as_ref()
-    }
-}
-
-impl Drop for Shelf {
-    fn drop(&mut self) {
-        let producer = self.0.take();
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(producer))),
-            Err(_) => drop(producer),
-        }
-    }
+    topics: KnownTopics,
 }
 
 impl Emitter {
@@ -72,7 +44,7 @@ impl Emitter {
         let shelf = Mutex::new(Some(Arc::new(make(&config, &reporter)?)));
         let batched = Slot { config, shelf };
         let unbatched = Slot { config: alone, shelf: Mutex::default() };
-        Ok(Emitter { reporter, batched, unbatched, known: Mutex::default(), asking: Semaphore::new(ASKING) })
+        Ok(Emitter { topics: KnownTopics::new(reporter.clone()), reporter, batched, unbatched })
     }
 
     /// Waits until everything is delivered, at most for `bound`.
@@ -109,78 +81,14 @@ impl Emitter {
         Ok(fresh)
     }
 
-    /// An unknown topic would make librdkafka wait for the whole delivery time: new ones are asked for first.
-    async fn look_for(&self, topic: &str, shelf: &Arc<Shelf>) -> Result<(), EmitError> {
-        if lock(&self.known).contains(topic) {
-            return Ok(());
-        }
-        if !is_legal(topic) {
-            let reason = "not a name of a topic: 1 to 249 letters, digits, `.`, `_` or `-`".to_owned();
-            return Err(EmitError::Permanent { topic: topic.to_owned(), reason });
-        }
-        let mut asked_again = false;
-        loop {
-            // Each holds a thread; workflows that meet a new topic at the same time need not ask all.
-            let permit = self.asking.acquire().await;
-            if lock(&self.known).contains(topic) {
-                return Ok(());
-            }
-            let answer = self.ask_for(topic, shelf).await?;
-            drop(permit);
-            match answer {
-                None => {
-                    self.reporter.up();
-                    lock(&self.known).insert(topic.to_owned());
-                    return Ok(());
-                }
-                Some(code) if is_permanent(code) && asked_again => {
-                    return Err(EmitError::Permanent { topic: topic.to_owned(), reason: advice(topic, code) });
-                }
-                Some(code) if !is_permanent(code) => {
-                    return Err(EmitError::Unavailable { reason: format!("topic `{topic}`: {code}") });
-                }
-                Some(_) => {
-                    asked_again = true;
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
-            }
-        }
-    }
-
-    async fn ask_for(&self, topic: &str, shelf: &Arc<Shelf>) -> Result<Option<Code>, EmitError> {
-        let (shelf, name) = (Arc::clone(shelf), topic.to_owned());
-        let answer = tokio::task::spawn_blocking(move || {
-            let Some(producer) = shelf.producer() else { return Err(ClientError::Canceled) };
-            let metadata = producer.client().fetch_metadata(Some(&name), METADATA)?;
-            let found = metadata.topics().iter().find(|found| found.name() == name);
-            Ok(match found {
-                Some(found) => found.error().map(Code::from),
-                None => Some(Code::UnknownTopicOrPartition),
-            })
-        });
-        match answer.await {
-            Ok(Ok(code)) => Ok(code),
-            Ok(Err(ClientError::MetadataFetch(code))) if is_permanent(code) => Ok(Some(code)),
-            Ok(Err(error)) => Err(self.unavailable(&error.to_string())),
-            Err(error) => Err(EmitError::Unavailable { reason: error.to_string() }),
-        }
-    }
-
-    fn unavailable(&self, reason: &str) -> EmitError {
-        self.reporter.away(reason);
-        let last = self.reporter.reason();
-        let reason = if last.is_empty() { reason.to_owned() } else { format!("{reason}; {last}") };
-        EmitError::Unavailable { reason }
-    }
-
     fn judge(&self, topic: &str, error: &ClientError) -> EmitError {
         match error.rdkafka_error_code() {
             Some(code) if is_permanent(code) => {
                 // It may be created again.
-                lock(&self.known).remove(topic);
+                self.topics.forget(topic);
                 EmitError::Permanent { topic: topic.to_owned(), reason: advice(topic, code) }
             }
-            Some(Code::MessageTimedOut) => self.unavailable("the events were not acknowledged in time"),
+            Some(Code::MessageTimedOut) => unavailable(&self.reporter, "the events were not acknowledged in time"),
             _ => EmitError::Unavailable { reason: error.to_string() },
         }
     }
@@ -197,7 +105,7 @@ impl Emitter {
         let mut topics: HashMap<&str, Result<(), EmitError>> = HashMap::new();
         for event in events {
             if !topics.contains_key(event.topic.as_str()) {
-                topics.insert(&event.topic, self.look_for(&event.topic, &shelf).await);
+                topics.insert(&event.topic, self.topics.look_for(&event.topic, &shelf).await);
             }
         }
         let mut deliveries = VecDeque::with_capacity(events.len());
@@ -275,7 +183,7 @@ fn closed() -> EmitError {
     EmitError::Unavailable { reason: "the producer is closed".into() }
 }
 
-fn record(event: &Outgoing) -> FutureRecord<'_, [u8], [u8]> {
+pub(super) fn record(event: &Outgoing) -> FutureRecord<'_, [u8], [u8]> {
     let mut record = FutureRecord::to(&event.topic);
     (record.key, record.payload) = (event.key.as_deref(), event.value.as_deref());
     if !event.headers.is_empty() {
@@ -296,7 +204,7 @@ impl Emit for Emitter {
         let shelf = self.current()?;
         // Before the first event is produced: if one topic is refused, none of the call is.
         for topic in events.iter().map(|event| event.topic.as_str()).collect::<HashSet<_>>() {
-            self.look_for(topic, &shelf).await?;
+            self.topics.look_for(topic, &shelf).await?;
         }
         drop(shelf);
         let failed = self.emit_each(&events).await.into_iter().filter_map(Result::err);
@@ -310,34 +218,6 @@ impl Emit for Emitter {
     }
 }
 
-fn make(config: &ClientConfig, reporter: &Arc<Reporter>) -> Result<Shelf, KafkaError> {
-    config.create_with_context(Reporting(Arc::clone(reporter))).map(|producer| Shelf(Some(producer))).map_err(creation)
-}
-
-/// Kafka's rule; librdkafka would ask the cluster for anything.
-fn is_legal(topic: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=249).contains(&topic.len()) && topic.bytes().all(legal) && topic != "." && topic != ".."
-}
-
-fn is_permanent(code: Code) -> bool {
-    matches!(
-        code,
-        Code::UnknownTopic
-            | Code::UnknownTopicOrPartition
-            | Code::UnknownPartition
-            | Code::InvalidTopic
-            | Code::MessageSizeTooLarge
-            | Code::InvalidMessageSize
-            | Code::MessageBatchTooLarge
-            | Code::TopicAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::InvalidTimestamp
-            | Code::InvalidRecord
-            | Code::PolicyViolation
-    )
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing is left half done where a lock is held: what a panic poisoned is still good.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -348,20 +228,10 @@ mod tests {
     use super::*;
     use crate::config::Properties;
 
-    #[test]
-    fn names_of_topics() {
-        for legal in ["a", "A.b_c-9", &"x".repeat(249)] {
-            assert!(is_legal(legal), "{legal}");
-        }
-        for illegal in ["", ".", "..", "a b", "a/b", "a\0b", "é", &"x".repeat(250)] {
-            assert!(!is_legal(illegal), "{illegal}");
-        }
-    }
-
     #[tokio::test]
     #[allow(unsafe_code)]
     async fn a_producer_that_failed_for_good_is_replaced() {
-        let kafka = Kafka { brokers: "127.0.0.1:1".into(), group: "g".into(), properties: Properties::default() };
+        let kafka = Kafka::new("127.0.0.1:1", "g");
         let emitter = Emitter::new(&kafka).unwrap();
         let first = emitter.current().unwrap();
         assert!(Arc::ptr_eq(&first, &emitter.current().unwrap()));
@@ -382,9 +252,8 @@ mod tests {
     #[test]
     fn a_wrong_property_is_named_without_its_value() {
         let kafka = |key: &str| Kafka {
-            brokers: "127.0.0.1:1".into(),
-            group: "g".into(),
             properties: Properties([(key.to_owned(), "hunter2".to_owned())].into()),
+            ..Kafka::new("127.0.0.1:1", "g")
         };
         for key in ["sasl.pasword", "linger.ms"] {
             let error = Emitter::new(&kafka(key)).err().unwrap();

@@ -7,18 +7,22 @@ pub mod dev_broker;
 pub mod dispatch;
 pub mod emitter;
 pub mod error;
+pub mod once;
 pub mod produce;
 pub mod topics;
 
+mod known_topics;
 mod offsets;
 mod poller;
 mod rebalance;
 mod record;
 mod report;
 mod shared;
+mod shelf;
 mod watchdog;
 
 pub use consumer::{Consumer, ConsumerSettings, Status};
 pub use dispatch::{Dispatch, DispatchError, Dispatched};
 pub use emitter::Emitter;
 pub use error::{ConsumerError, KafkaError};
+pub use once::OnceEmitter;

@@ -12,7 +12,7 @@ use crate::workflow::dead_letter::{Death, dead_letter};
 use crate::workflow::emit::{Emit, EmitError};
 use crate::workflow::observe::{Observer, What};
 use crate::workflow::start::Start;
-use crate::workflow::workflow_id::{message_id, workflow_id};
+use crate::workflow::workflow_id::{message_id, nameless_workflow_id, workflow_id};
 use resonate::durable::Durable;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ pub struct Dispatcher {
     pub executions: Arc<Executions>,
     /// Tells whether a route's plugin is there.
     pub plugins: Registry,
-    /// For the dead letters of records without an id.
+    /// For the dead letters of records that the durable back end refuses.
     pub emitter: Arc<dyn Emit>,
     /// Who watches.
     pub observer: Observer,
@@ -62,11 +62,11 @@ impl Dispatcher {
 #[async_trait::async_trait]
 impl Dispatch for Dispatcher {
     async fn dispatch(&self, route: &Route, message: Message) -> Result<Dispatched, DispatchError> {
-        let message_id = match message_id(&route.id, &message) {
-            Ok(id) => id,
-            Err(e) => return self.dead_letter(route, None, &message, &e.to_string()).await,
+        let (workflow, message_id, stillborn) = match message_id(&route.id, &message) {
+            Ok(id) => (workflow_id(&route.name, &id), id, None),
+            // A workflow all the same, which does nothing but put it on the dead-letter topic: once, like any event.
+            Err(e) => (nameless_workflow_id(&route.name, &message), String::new(), Some(e.to_string())),
         };
-        let workflow = workflow_id(&route.name, &message_id);
         let (topic, partition, offset) = (message.topic.clone(), message.partition, message.offset);
         let start = Start {
             workflow: workflow.clone(),
@@ -74,6 +74,7 @@ impl Dispatch for Dispatcher {
             message_id,
             created_ms: now_ms(),
             message,
+            stillborn,
             link: None,
         };
         match self.client.create_root(&workflow, MessageWorkflow::NAME, &start).await {

@@ -5,7 +5,7 @@ mod dispatcher;
 use crate::admin::{self, AdminError};
 use crate::config::{Config, Kafka, Route};
 use crate::durable::{BackEnd, Connection, DurableError, Running};
-use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, Emitter, KafkaError};
+use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, Emitter, KafkaError, OnceEmitter};
 use crate::plugin::{Engine, EngineError, EngineSettings, Registry, RegistryError, Watch};
 use crate::workflow::observe::Observer;
 use crate::workflow::{Deps, MessageWorkflow};
@@ -41,6 +41,7 @@ pub enum WorkerError {
 pub struct Worker {
     consumer: Consumer,
     emitter: Arc<Emitter>,
+    once: Arc<OnceEmitter>,
     running: Running,
     watch: Watch,
     admin: Option<admin::Server>,
@@ -55,6 +56,7 @@ impl Worker {
         let connection = Connection::open(config).await?;
         let (plugins, watch) = Registry::open(engine, config.plugins.dir.clone()).await?;
         let emitter = Arc::new(Emitter::new(kafka)?);
+        let once = Arc::new(OnceEmitter::start(kafka)?);
         let routes: Vec<Arc<Route>> = config.routes.iter().cloned().map(Arc::new).collect();
         let client = connection.client().clone();
         let executions = connection.executions().clone();
@@ -62,6 +64,7 @@ impl Worker {
             routes: routes.iter().map(|route| (route.name.clone(), route.clone())).collect(),
             plugins: plugins.clone(),
             emitter: emitter.clone(),
+            once: once.clone(),
             client: client.clone(),
             observer: observer.clone(),
         });
@@ -77,7 +80,7 @@ impl Worker {
         let dispatch = Arc::new(Dispatcher { client, executions, plugins, emitter: emitter.clone(), observer });
         let settings = ConsumerSettings { drain: config.worker.drain, ..ConsumerSettings::default() };
         let consumer = Consumer::new(kafka, routes, dispatch, settings);
-        Ok(Worker { consumer, emitter, running, watch, admin, drain: config.worker.drain })
+        Ok(Worker { consumer, emitter, once, running, watch, admin, drain: config.worker.drain })
     }
 
     /// Consumes until `shutdown`, then lets the steps under way end, hands out what they emitted and closes everything.
@@ -87,6 +90,7 @@ impl Worker {
             admin.close().await;
         }
         let closed = self.running.shut_down(self.drain).await;
+        self.once.close(self.drain).await;
         self.emitter.close(self.drain).await;
         self.watch.shutdown().await;
         consumed?;

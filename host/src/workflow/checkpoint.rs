@@ -1,5 +1,6 @@
 //! What the checkpoints of a workflow hold, as JSON in the durable store.
 
+use super::emit::Intent;
 use crate::plugin::contract::{Bytes, Event, Signal};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ pub struct StepRecord {
     pub ran_us: u64,
     /// When the call ended, milliseconds since the Unix epoch.
     pub at_ms: u64,
+    /// Who is about to emit the events. Absent when there are none, or when Kafka could not be asked at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Intent>,
 }
 
 /// What follows from a step. Events name their topic here.
@@ -73,6 +77,14 @@ pub enum Next {
 }
 
 impl Next {
+    /// Events that are emitted before the workflow goes on.
+    pub fn events(&self) -> &[Event] {
+        match self {
+            Next::Again { events, .. } | Next::Wait { events, .. } | Next::Done { events } => events,
+            Next::Retry { .. } | Next::Postpone { .. } | Next::Dead { .. } => &[],
+        }
+    }
+
     /// The field `outcome` of the log line of a step.
     pub fn name(&self) -> &'static str {
         match self {
@@ -94,6 +106,11 @@ pub enum Emitted {
     Ok {
         /// How many.
         events: usize,
+    },
+    /// Nothing was emitted, and this is who is about to.
+    Intended {
+        /// Who, and from where on the events would be found.
+        intent: Intent,
     },
     /// Kafka refused an event for good.
     Refused {

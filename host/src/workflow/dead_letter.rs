@@ -2,7 +2,7 @@
 
 use crate::config::Route;
 use crate::plugin::contract::{Bytes, Header, Message};
-use crate::workflow::emit::Outgoing;
+use crate::workflow::emit::{DEAD_LETTER, Outgoing};
 
 /// The route that the message was on.
 pub const ROUTE: &str = "pawl-route";
@@ -39,6 +39,7 @@ pub struct Death<'a> {
 /// Headers of an earlier death (of a message that was replayed) give way to the new ones.
 pub fn dead_letter(route: &Route, message: &Message, death: &Death<'_>) -> Outgoing {
     let ours = [
+        (DEAD_LETTER, death.workflow.map(str::to_owned)),
         (ROUTE, Some(route.name.clone())),
         (WORKFLOW, death.workflow.map(str::to_owned)),
         (REASON, Some(death.reason.to_owned())),
@@ -69,7 +70,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{IdSource, Limits, Retry};
+    use crate::config::{Delivery, IdSource, Limits, Retry};
 
     fn route() -> Route {
         Route {
@@ -80,6 +81,7 @@ mod tests {
             default_completion: true,
             dead_letters: "in.dlq".into(),
             id: IdSource::Value,
+            delivery: Delivery::ExactlyOnce,
             deadline: Duration::from_secs(1),
             retry: Retry { attempts: 1, first: Duration::ZERO, max: Duration::ZERO, factor: 1.0 },
             limits: Limits { time: Duration::ZERO, memory: 0, output: 0, log: 0 },
@@ -108,6 +110,7 @@ mod tests {
         let expected = [
             header("a", None),
             header("a", Some(b"")),
+            header("pawl-dead-letter", Some(b"r/x")),
             header("pawl-route", Some(b"r")),
             header("pawl-workflow", Some(b"r/x")),
             header("pawl-reason", Some(b"no")),

@@ -28,6 +28,7 @@ fn start() -> Start {
             value: None,
             headers: Vec::new(),
         },
+        stillborn: None,
         link: None,
     }
 }

@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod dead_letter;
 mod decide;
+mod emission;
 pub mod emit;
 pub mod observe;
 mod run;

@@ -1,13 +1,11 @@
 //! The durable function: one root of a message's workflow.
 
 use super::checkpoint::{Emitted, End, Next, StepRecord, WaitingPromise};
-use super::emit::Outgoing;
+use super::emission::{Emission, EmitArgs, EmitStep, outgoing};
+use super::emit::{Emit, EmitOnce, Intent};
 use super::observe::{Observer, What};
 use super::start::{Dying, ENTRIES_PER_ROOT, Position, Start};
-use super::steps::{
-    CallArgs, CallStep, CancelStep, DeadLetterStep, EmitArgs, EmitStep, Emitter, EndStep, HandOnStep, PromiseArgs,
-    RootArgs, SignalStep, outgoing,
-};
+use super::steps::{CallArgs, CallStep, CancelStep, EndStep, HandOnStep, PromiseArgs, RootArgs, SignalStep};
 use crate::config::Route;
 use crate::durable::client::{Client, FAR_FUTURE, now_ms};
 use crate::plugin::Registry;
@@ -33,8 +31,10 @@ pub struct Deps {
     pub routes: HashMap<String, Arc<Route>>,
     /// The loaded plugins.
     pub plugins: Registry,
-    /// Where events go.
-    pub emitter: Emitter,
+    /// Where events go at least once.
+    pub emitter: Arc<dyn Emit>,
+    /// Where events go exactly once.
+    pub once: Arc<dyn EmitOnce>,
     /// Promises outside of the execution.
     pub client: Client,
     /// Who watches.
@@ -81,9 +81,10 @@ impl Root<'_> {
     /// One step with all that follows from it.
     async fn advance(&mut self, position: Position) -> Result<Flow> {
         if let Some(dying) = position.dying.clone() {
-            return self.dead_letter(position, dying).await;
+            return self.die(position, dying, None).await;
         }
-        let record = self.call(&position).await?;
+        let (record, fresh) = self.call(&position).await?;
+        let intent = record.intent.map(|intent| (intent, fresh));
         let dying = |reason: String| {
             Flow::On(Position {
                 dying: Some(Dying { reason, digest: record.digest.clone(), refusals: 0 }),
@@ -95,26 +96,22 @@ impl Root<'_> {
         };
         match record.next {
             Next::Again { state, delay_ms, events } => {
-                if let Emitted::Refused { reason } =
-                    self.emit(outgoing(&self.start.step_key(position.step), events, None)).await?
-                {
+                if let Err(reason) = self.emit_events(position.step, events, None, intent).await? {
                     return Ok(dying(reason));
                 }
                 self.sleep(Duration::from_millis(delay_ms)).await?;
                 Ok(completed(state, None))
             }
             Next::Wait { name, timeout_ms, state, events } => {
-                match self.wait(position.step, name, Duration::from_millis(timeout_ms), events).await? {
+                match self.wait(position.step, name, Duration::from_millis(timeout_ms), events, intent).await? {
                     Ok(signal) => Ok(completed(state, Some(signal))),
                     Err(reason) => Ok(dying(reason)),
                 }
             }
-            Next::Done { events } => {
-                match self.emit(outgoing(&self.start.step_key(position.step), events, None)).await? {
-                    Emitted::Refused { reason } => Ok(dying(reason)),
-                    Emitted::Ok { .. } => Ok(Flow::End(End::Completed { steps: position.step + 1 })),
-                }
-            }
+            Next::Done { events } => match self.emit_events(position.step, events, None, intent).await? {
+                Err(reason) => Ok(dying(reason)),
+                Ok(()) => Ok(Flow::End(End::Completed { steps: position.step + 1 })),
+            },
             Next::Retry { delay_ms, .. } => {
                 self.sleep(Duration::from_millis(delay_ms)).await?;
                 Ok(Flow::On(Position { attempt: position.attempt.saturating_add(1), ..position }))
@@ -123,11 +120,15 @@ impl Root<'_> {
                 self.sleep(Duration::from_millis(delay_ms)).await?;
                 Ok(Flow::On(position))
             }
-            Next::Dead { reason } => Ok(dying(reason)),
+            Next::Dead { reason } => {
+                let dying = Dying { reason, digest: record.digest, refusals: 0 };
+                self.die(position, dying, intent).await
+            }
         }
     }
 
-    async fn call(&mut self, position: &Position) -> Result<StepRecord> {
+    /// The record of a step, and whether it ran in this execution.
+    async fn call(&mut self, position: &Position) -> Result<(StepRecord, bool)> {
         let ran = Arc::new(AtomicBool::new(false));
         let step = CallStep {
             deps: self.deps.clone(),
@@ -136,10 +137,11 @@ impl Root<'_> {
             ran: ran.clone(),
         };
         let record: StepRecord = self.run(step, CallArgs { step: position.step, attempt: position.attempt }).await?;
-        if ran.load(Ordering::Relaxed) {
+        let ran = ran.load(Ordering::Relaxed);
+        if ran {
             self.report(position, &record);
         }
-        Ok(record)
+        Ok((record, ran))
     }
 
     /// Tells of a step that was checkpointed just now.
@@ -176,12 +178,45 @@ impl Root<'_> {
         self.ctx.run(leaf, args).timeout(FAR_FUTURE).await
     }
 
-    async fn emit(&mut self, events: Vec<Outgoing>) -> Result<Emitted> {
-        if events.is_empty() {
-            return Ok(Emitted::Ok { events: 0 });
+    /// Emits what a step handed out. The inner error is why an event was refused.
+    async fn emit_events(
+        &mut self,
+        step: u64,
+        events: Vec<Event>,
+        promise: Option<&str>,
+        intent: Option<(Intent, bool)>,
+    ) -> Result<std::result::Result<(), String>> {
+        let events = outgoing(&self.start.step_key(step), events, promise);
+        self.emit(Emission::Events(events), intent).await
+    }
+
+    /// Emits under an intent, of which the flag says whether it was checkpointed in this execution; then under further ones, as
+    /// long as it takes.
+    async fn emit(
+        &mut self,
+        emission: Emission,
+        mut intent: Option<(Intent, bool)>,
+    ) -> Result<std::result::Result<(), String>> {
+        if emission.is_empty() {
+            return Ok(Ok(()));
         }
-        let args = EmitArgs { events: events.len() };
-        self.run(EmitStep { deps: self.deps.clone(), start: self.start.clone(), events }, args).await
+        loop {
+            let ran = Arc::new(AtomicBool::new(false));
+            let (current, fresh) = intent.take().unzip();
+            let step = EmitStep {
+                deps: self.deps.clone(),
+                start: self.start.clone(),
+                emission: emission.clone(),
+                intent: current,
+                fresh: fresh.unwrap_or(false),
+                ran: ran.clone(),
+            };
+            match self.run(step, EmitArgs { events: emission.len() }).await? {
+                Emitted::Ok { .. } => return Ok(Ok(())),
+                Emitted::Refused { reason } => return Ok(Err(reason)),
+                Emitted::Intended { intent: next } => intent = Some((next, ran.load(Ordering::Relaxed))),
+            }
+        }
     }
 
     async fn sleep(&mut self, time: Duration) -> Result<()> {
@@ -205,12 +240,13 @@ impl Root<'_> {
         name: String,
         timeout: Duration,
         events: Vec<Event>,
+        intent: Option<(Intent, bool)>,
     ) -> Result<std::result::Result<Signal, String>> {
         self.entries += 1;
         let data = WaitingPromise { workflow: self.start.workflow.clone(), name: name.clone() };
         let promise = self.ctx.promise::<serde_json::Value>().data(&data)?.timeout(timeout).create()?;
         let id = promise.id().await?;
-        if let Emitted::Refused { reason } = self.emit(outgoing(&self.start.step_key(step), events, Some(&id))).await? {
+        if let Err(reason) = self.emit_events(step, events, Some(&id), intent).await? {
             self.run(CancelStep { deps: self.deps.clone() }, PromiseArgs { promise: id }).await?;
             return Ok(Err(reason));
         }
@@ -223,16 +259,13 @@ impl Root<'_> {
         Ok(Ok(signal))
     }
 
-    async fn dead_letter(&mut self, position: Position, dying: Dying) -> Result<Flow> {
-        let letter = DeadLetterStep {
-            deps: self.deps.clone(),
-            start: self.start.clone(),
-            attempts: position.attempt.saturating_add(1),
-            dying: dying.clone(),
-        };
-        match self.run(letter, EmitArgs { events: 1 }).await? {
-            Emitted::Ok { .. } => Ok(Flow::End(End::DeadLettered { reason: dying.reason, steps: position.step })),
-            Emitted::Refused { .. } => {
+    /// Puts the message on the dead-letter topic, and again later if that refuses it.
+    async fn die(&mut self, position: Position, dying: Dying, intent: Option<(Intent, bool)>) -> Result<Flow> {
+        // A message that never came as far as a step was not tried.
+        let attempts = if self.start.stillborn.is_some() { 0 } else { position.attempt.saturating_add(1) };
+        match self.emit(Emission::DeadLetter { dying: dying.clone(), attempts }, intent).await? {
+            Ok(()) => Ok(Flow::End(End::DeadLettered { reason: dying.reason, steps: position.step })),
+            Err(_) => {
                 let delay = REFUSED_FIRST * 2u32.saturating_pow(dying.refusals.min(16));
                 self.sleep(delay.min(REFUSED_MAX)).await?;
                 let dying = Dying { refusals: dying.refusals.saturating_add(1), ..dying };

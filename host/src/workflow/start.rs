@@ -22,6 +22,9 @@ pub struct Start {
     pub created_ms: u64,
     /// The message, once per root, never in a step's arguments.
     pub message: Message,
+    /// Why the message goes to the dead letters without a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stillborn: Option<String>,
     /// Absent in the first root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<Link>,
@@ -41,7 +44,9 @@ pub struct Link {
 impl Start {
     /// Where this root begins.
     pub fn position(&self) -> Position {
-        self.link.as_ref().map_or_else(Position::default, |link| link.position.clone())
+        let dying = |reason: &String| Dying { reason: reason.clone(), digest: None, refusals: 0 };
+        let first = || Position { dying: self.stillborn.as_ref().map(dying), ..Position::default() };
+        self.link.as_ref().map_or_else(first, |link| link.position.clone())
     }
 
     /// The start of the next root of the chain.

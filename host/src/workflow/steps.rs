@@ -1,23 +1,24 @@
-//! The leaves of the workflow, each checkpointed once: call, emit, read a signal, create the next root, end the chain.
+//! The leaves of the workflow, each checkpointed once: call, read a signal, create the next root, end the chain.
 //!
 //! What a leaf needs is carried by its value; its arguments, which the store keeps with every step, only say which one it is.
 
-use super::checkpoint::{Emitted, End, Next, StepRecord};
-use super::dead_letter::{Death, dead_letter};
+use super::checkpoint::{End, Next, StepRecord};
 use super::decide::{deadline_ms, deadline_reason, decide};
-use super::emit::{Emit, EmitError, Outgoing};
+use super::emit::Intent;
 use super::observe::What;
 use super::run::Deps;
-use super::start::{Dying, Position, Start};
+use super::start::{Position, Start};
+use crate::config::{Delivery, Route};
 use crate::durable::DurableError;
 use crate::durable::backoff::Backoff;
 use crate::durable::client::{PromiseState, Settle, now_ms};
-use crate::plugin::contract::{Bytes, Event, Header, Progress, Signal};
+use crate::plugin::contract::{Bytes, Progress, Signal};
 use crate::plugin::{Call, Version};
 use resonate::durable::{Durable, ExecutionEnv};
 use resonate::error::Result;
 use resonate::types::DurableKind;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,6 +26,8 @@ use std::time::Duration;
 /// How long a resumed workflow waits, holding its place, for a plugin that is not there; then it sleeps durably.
 const PLUGIN_WAIT: Duration = Duration::from_secs(5);
 const POSTPONED_MS: u64 = 10_000;
+/// How long the result of a step waits for Kafka.
+const INTENT_WAIT: Duration = Duration::from_secs(1);
 
 /// The arguments of a call, as the store keeps them.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,7 +51,7 @@ impl Durable<CallArgs, StepRecord> for CallStep {
 
     async fn execute(&self, _env: ExecutionEnv<'_>, _args: CallArgs) -> Result<StepRecord> {
         self.ran.store(true, Ordering::Relaxed);
-        let record = |next| StepRecord { next, digest: None, ran_us: 0, at_ms: now_ms() };
+        let record = |next| StepRecord { next, digest: None, ran_us: 0, at_ms: now_ms(), intent: None };
         let postpone = |reason| record(Next::Postpone { reason, delay_ms: POSTPONED_MS });
         let Some(route) = self.deps.routes.get(&self.start.route) else {
             return Ok(postpone(format!("route `{}` is not configured", self.start.route)));
@@ -82,100 +85,23 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         let at_ms = now_ms();
         let jitter = rand::random_range(0.0..1.0);
         let next = decide(reply.result, &self.start, &self.position, route, at_ms, jitter);
-        Ok(StepRecord { next, digest: Some(digest), ran_us: reply.ran.as_micros() as u64, at_ms })
+        let intent = self.intend(&next, route).await;
+        Ok(StepRecord { next, digest: Some(digest), ran_us: reply.ran.as_micros() as u64, at_ms, intent })
     }
 }
 
-/// The arguments of an emission, as the store keeps them.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct EmitArgs {
-    pub events: usize,
-}
-
-/// Hands events to Kafka; answers when they are acknowledged or refused for good.
-pub struct EmitStep {
-    pub deps: Arc<Deps>,
-    pub start: Arc<Start>,
-    pub events: Vec<Outgoing>,
-}
-
-impl Durable<EmitArgs, Emitted> for EmitStep {
-    const NAME: &'static str = "pawl.emit";
-    const KIND: DurableKind = DurableKind::Function;
-
-    async fn execute(&self, _env: ExecutionEnv<'_>, _args: EmitArgs) -> Result<Emitted> {
-        Ok(emit(&self.deps, &self.start, &self.events).await)
-    }
-}
-
-/// Repeats the emission while Kafka is away.
-async fn emit(deps: &Deps, start: &Start, events: &[Outgoing]) -> Emitted {
-    let mut backoff = Backoff::for_outage();
-    loop {
-        match deps.emitter.emit(events.to_vec()).await {
-            Ok(()) => return Emitted::Ok { events: events.len() },
-            Err(EmitError::Unavailable { reason }) => {
-                tracing::debug!(workflow = start.workflow, "events wait for Kafka: {reason}");
-            }
-            Err(refused @ EmitError::Permanent { .. }) => return Emitted::Refused { reason: refused.to_string() },
+impl CallStep {
+    /// Who is about to emit what follows. Without it the emission takes a checkpoint more.
+    async fn intend(&self, next: &Next, route: &Route) -> Option<Intent> {
+        let mut topics: BTreeSet<String> = next.events().iter().filter_map(|event| event.topic.clone()).collect();
+        if matches!(next, Next::Dead { .. }) {
+            topics.insert(route.dead_letters.clone());
         }
-        backoff.wait().await;
-    }
-}
-
-/// Puts the message on the dead-letter topic of its route.
-pub struct DeadLetterStep {
-    pub deps: Arc<Deps>,
-    pub start: Arc<Start>,
-    pub attempts: u32,
-    pub dying: Dying,
-}
-
-impl Durable<EmitArgs, Emitted> for DeadLetterStep {
-    const NAME: &'static str = "pawl.dead-letter";
-    const KIND: DurableKind = DurableKind::Function;
-
-    async fn execute(&self, _env: ExecutionEnv<'_>, _args: EmitArgs) -> Result<Emitted> {
-        let Some(route) = self.deps.routes.get(&self.start.route) else {
-            return Ok(Emitted::Refused { reason: format!("route `{}` is not configured", self.start.route) });
-        };
-        let death = Death {
-            workflow: Some(&self.start.workflow),
-            reason: &self.dying.reason,
-            attempts: self.attempts,
-            plugin_digest: self.dying.digest.as_deref(),
-        };
-        let emitted = emit(&self.deps, &self.start, &[dead_letter(route, &self.start.message, &death)]).await;
-        if let Emitted::Refused { reason } = &emitted {
-            // Told here, because the workflow itself runs again from its beginning at each attempt.
-            tracing::error!(workflow = self.start.workflow, "no dead letter yet, trying again: {reason}");
+        if topics.is_empty() || route.delivery == Delivery::AtLeastOnce {
+            return None;
         }
-        Ok(emitted)
+        tokio::time::timeout(INTENT_WAIT, self.deps.once.intend(&topics)).await.ok()?.ok()
     }
-}
-
-/// The events of a step as Kafka gets them: each with a name of its own, the same whenever it is produced, by which a reader
-/// tells a duplicate, and with the promise that it may settle, if there is one.
-pub fn outgoing(step_key: &str, events: Vec<Event>, promise: Option<&str>) -> Vec<Outgoing> {
-    let header = |name: &str, value: String| Header { name: name.to_owned(), value: Some(Bytes(value.into_bytes())) };
-    events
-        .into_iter()
-        .enumerate()
-        .map(|(n, event)| {
-            let mut headers = event.headers;
-            headers.push(header("pawl-event", format!("{step_key}:{n}")));
-            if let Some(id) = promise {
-                headers.push(header("pawl-promise", id.to_owned()));
-            }
-            Outgoing {
-                // Every event was given a topic when the step was decided.
-                topic: event.topic.unwrap_or_default(),
-                key: event.key.map(|bytes| bytes.0),
-                value: event.value.map(|bytes| bytes.0),
-                headers,
-            }
-        })
-        .collect()
 }
 
 /// The arguments of a leaf that is about one promise.
@@ -280,6 +206,3 @@ where
         backoff.wait().await;
     }
 }
-
-/// What emits events: Kafka, seen from the workflow.
-pub type Emitter = Arc<dyn Emit>;

@@ -71,6 +71,11 @@ pub fn workflow_id(route: &str, id: &str) -> String {
     format!("{route}/{}", encode(id))
 }
 
+/// The id of the workflow of a message without an id, which is no other message's: `:` is encoded in every id.
+pub fn nameless_workflow_id(route: &str, message: &Message) -> String {
+    format!("{route}/:{}-{}-{}", encode(&message.topic), message.partition, message.offset)
+}
+
 fn json(message: &Message) -> Result<Value, IdError> {
     let value = message.value.as_ref().ok_or_else(|| IdError::Absent("value".into()))?;
     serde_json::from_slice(&value.0).map_err(|e| IdError::NotJson(e.to_string()))

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pawl::config::{IdSource, Kafka, Limits, Properties, Retry, Route};
+use pawl::config::{Delivery, IdSource, Kafka, Limits, Properties, Retry, Route};
 use pawl::kafka::topics::{self, TopicSpec};
 use pawl::kafka::{Consumer, ConsumerError, ConsumerSettings, Dispatch, DispatchError, Dispatched, Emitter, Status};
 use pawl::plugin::contract::Message;
@@ -30,7 +30,7 @@ pub fn unique(name: &str) -> String {
 
 pub fn kafka(group: &str, properties: &[(&str, &str)]) -> Kafka {
     let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Kafka { brokers: broker(), group: group.to_owned(), properties: Properties(properties.collect()) }
+    Kafka { properties: Properties(properties.collect()), ..Kafka::new(broker(), group) }
 }
 
 pub async fn topic(name: &str, partitions: u32) -> String {
@@ -64,6 +64,7 @@ pub fn route(topic: &str) -> Arc<Route> {
         // Nobody writes one here, and a topic of its own would have to exist.
         dead_letters: topic.to_owned(),
         id: IdSource::Offset,
+        delivery: Delivery::ExactlyOnce,
         deadline: LONG,
         retry: Retry { attempts: 1, first: Duration::ZERO, max: Duration::ZERO, factor: 1.0 },
         limits: Limits { time: LONG, memory: 1, output: 1, log: 1 },

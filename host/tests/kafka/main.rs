@@ -5,5 +5,6 @@ mod emitter;
 mod fixture;
 mod group;
 mod guarantees;
+mod once;
 mod pressure;
 mod tools;

@@ -109,7 +109,7 @@ async fn only_what_is_new_is_read_and_silence_ends_the_reading() {
 async fn the_development_broker_serves_groups_and_producers() {
     let spec = TopicSpec { name: "dev".into(), partitions: 2, replication: None };
     let broker = DevBroker::start(&[spec]).unwrap();
-    let kafka = Kafka { brokers: broker.brokers().to_owned(), group: "dev".into(), properties: Default::default() };
+    let kafka = Kafka::new(broker.brokers(), "dev");
     let served = CancellationToken::new();
     let serving = tokio::spawn(broker.run(served.clone()));
     let produced = produce::produce(&kafka, "dev", produce::samples(20), &Key::None).await.unwrap();

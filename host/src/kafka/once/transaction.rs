@@ -1,0 +1,201 @@
+//! One transaction: the events of many workflows, committed together or not at all.
+//!
+//! A workflow whose event Kafka refuses must not take its neighbours along: the transaction is aborted, that workflow is told, the
+//! others are emitted in the next one. An abort is as sure as a commit: what was aborted was not emitted.
+
+use super::identity::{Live, blocking};
+use super::marks::Marks;
+use super::producer::lost;
+use crate::kafka::emitter::record;
+use crate::kafka::error::advice;
+use crate::kafka::known_topics::{KnownTopics, is_permanent};
+use crate::kafka::shelf::Producer;
+use crate::workflow::emit::{OnceError, Outgoing};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
+use rdkafka::producer::Producer as _;
+use rdkafka::producer::future_producer::DeliveryFuture;
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How long one attempt to commit or abort waits; one that takes longer is repeated, for its outcome is still to come.
+const ATTEMPT: Duration = Duration::from_secs(30);
+/// The wait for room in the producer's queue when none of the records in it are ours.
+const ROOM: Duration = Duration::from_millis(20);
+
+/// The events of one workflow.
+pub struct Emission {
+    pub events: Vec<Outgoing>,
+    pub reply: oneshot::Sender<Result<(), OnceError>>,
+}
+
+/// How a transaction ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its emissions were answered, or are left for the next for a reason that is gone.
+    Committed,
+    /// Nothing of it was emitted; trying at once would be in vain.
+    Aborted { reason: String },
+    /// The identity was ended, or the outcome is not known. Everybody was told.
+    Lost,
+}
+
+/// What went wrong with an emission.
+enum Fault {
+    Refused(OnceError),
+    /// Not its own fault.
+    Failed(String),
+}
+
+/// What a transaction works with.
+pub struct Transaction<'a> {
+    pub live: &'a Live,
+    pub marks: &'a Marks,
+    pub topics: &'a KnownTopics,
+    pub single: &'a mut HashSet<String>,
+}
+
+impl Transaction<'_> {
+    /// Emits these, answers them, and hands back those that must be tried again.
+    pub async fn run(mut self, emissions: Vec<Emission>) -> (End, Vec<Emission>) {
+        let shelf = self.live.shelf().clone();
+        let Some(producer) = shelf.producer() else { return lose(emissions, "the producer is closed") };
+        if let Err(e) = producer.begin_transaction() {
+            return lose(emissions, &e.to_string());
+        }
+        let faults = self.produce(producer, &emissions).await;
+        if faults.iter().all(Option::is_none) {
+            return self.commit(producer, emissions).await;
+        }
+        if !self.end(|producer| producer.abort_transaction(ATTEMPT)).await.is_ok() {
+            return lose(emissions, "it could not be aborted");
+        }
+        let (mut left, mut failed) = (Vec::new(), None);
+        for (emission, fault) in emissions.into_iter().zip(faults) {
+            match fault {
+                Some(Fault::Refused(refused)) => drop(emission.reply.send(Err(refused))),
+                Some(Fault::Failed(reason)) => {
+                    failed = Some(reason);
+                    left.push(emission);
+                }
+                None => left.push(emission),
+            }
+        }
+        match failed {
+            Some(reason) => (End::Aborted { reason }, left),
+            None => (End::Committed, left),
+        }
+    }
+
+    /// Hands all events to Kafka and waits for their deliveries.
+    async fn produce(&mut self, producer: &Producer, emissions: &[Emission]) -> Vec<Option<Fault>> {
+        let mut faults: Vec<Option<Fault>> = emissions.iter().map(|_| None).collect();
+        let mut under_way: VecDeque<(usize, &str, DeliveryFuture)> = VecDeque::new();
+        for (place, emission) in emissions.iter().enumerate() {
+            for event in &emission.events {
+                let alone = self.single.contains(&event.topic);
+                loop {
+                    match producer.send_result(record(event)).map_err(|(error, _)| error) {
+                        Ok(delivery) if alone => {
+                            let fault = self.delivered(&event.topic, delivery, true).await;
+                            faults[place] = faults[place].take().or(fault);
+                        }
+                        Ok(delivery) => under_way.push_back((place, &event.topic, delivery)),
+                        Err(ClientError::MessageProduction(Code::QueueFull)) => {
+                            match under_way.pop_front() {
+                                Some((place, topic, delivery)) => {
+                                    let fault = self.delivered(topic, delivery, false).await;
+                                    faults[place] = faults[place].take().or(fault);
+                                }
+                                None => tokio::time::sleep(ROOM).await,
+                            }
+                            continue;
+                        }
+                        Err(error) => {
+                            faults[place] =
+                                faults[place].take().or_else(|| Some(self.judge(&event.topic, &error, true)))
+                        }
+                    }
+                    break;
+                }
+            }
+        }
+        for (place, topic, delivery) in under_way {
+            let fault = self.delivered(topic, delivery, false).await;
+            faults[place] = faults[place].take().or(fault);
+        }
+        faults
+    }
+
+    async fn delivered(&mut self, topic: &str, delivery: DeliveryFuture, alone: bool) -> Option<Fault> {
+        match delivery.await {
+            Ok(Ok(delivered)) => {
+                self.marks.appended(topic, delivered.partition, delivered.offset);
+                None
+            }
+            Ok(Err((error, _))) => Some(self.judge(topic, &error, alone)),
+            Err(_) => Some(Fault::Failed("the producer is closed".to_owned())),
+        }
+    }
+
+    /// `alone`: the event was not in one batch with others.
+    fn judge(&mut self, topic: &str, error: &ClientError, alone: bool) -> Fault {
+        match error.rdkafka_error_code() {
+            // Said of the whole batch, which librdkafka does not split: the event may be small enough for the topic by itself.
+            Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) if !alone => {
+                self.single.insert(topic.to_owned());
+                Fault::Failed(format!("topic `{topic}` takes only smaller batches"))
+            }
+            Some(code) if is_permanent(code) => {
+                // It may be created again.
+                self.topics.forget(topic);
+                Fault::Refused(OnceError::Refused { topic: topic.to_owned(), reason: advice(topic, code) })
+            }
+            _ => Fault::Failed(error.to_string()),
+        }
+    }
+
+    async fn commit(&self, producer: &Producer, emissions: Vec<Emission>) -> (End, Vec<Emission>) {
+        // Committing waits in steps of 100 ms while anything is counted as under way, which it is for a moment after its delivery.
+        while producer.in_flight_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        match self.end(|producer| producer.commit_transaction(ATTEMPT)).await {
+            Ok(()) => {
+                for emission in emissions {
+                    // Whoever asked may have gone; it will find it.
+                    let _ = emission.reply.send(Ok(()));
+                }
+                (End::Committed, Vec::new())
+            }
+            Err(ClientError::Transaction(e)) if e.txn_requires_abort() => {
+                match self.end(|producer| producer.abort_transaction(ATTEMPT)).await {
+                    Ok(()) => (End::Aborted { reason: e.to_string() }, emissions),
+                    Err(e) => lose(emissions, &e.to_string()),
+                }
+            }
+            // Neither retriable nor to be aborted: as good as fatal.
+            Err(e) => lose(emissions, &e.to_string()),
+        }
+    }
+
+    /// Commits or aborts, again while that is what librdkafka asks for.
+    async fn end(&self, end: fn(&Producer) -> Result<(), ClientError>) -> Result<(), ClientError> {
+        loop {
+            match blocking(self.live.shelf(), end).await {
+                Err(ClientError::Transaction(e)) if e.is_retriable() => {
+                    tracing::debug!(error = %e, "a transaction does not end yet");
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+fn lose(emissions: Vec<Emission>, reason: &str) -> (End, Vec<Emission>) {
+    tracing::debug!(reason, emissions = emissions.len(), "the outcome of a transaction is not known");
+    for emission in emissions {
+        let _ = emission.reply.send(Err(lost(reason)));
+    }
+    (End::Lost, Vec::new())
+}
