@@ -8,6 +8,7 @@ mod retention;
 mod sdk;
 mod timers;
 mod upkeep;
+mod writing;
 
 use super::*;
 use resonate::network::Network;
