@@ -67,7 +67,7 @@ impl Transaction<'_> {
         if faults.iter().all(Option::is_none) {
             return self.commit(producer, emissions).await;
         }
-        if !self.end(|producer| producer.abort_transaction(ATTEMPT)).await.is_ok() {
+        if self.end(|producer| producer.abort_transaction(ATTEMPT)).await.is_err() {
             return lose(emissions, "it could not be aborted");
         }
         let (mut left, mut failed) = (Vec::new(), None);
