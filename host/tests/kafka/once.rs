@@ -83,10 +83,10 @@ async fn an_emitter_that_doubts_itself_ends_its_own_identity() {
     assert_eq!(committed(&topic), ["a"]);
 }
 
-/// A transaction that was left open by a process that died in it.
+/// A transaction that was left open by a process that died in it; Kafka ends it after some seconds.
 fn leave_open(identity: &str, topic: &str, name: &str) -> ThreadedProducer<DefaultProducerContext> {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", broker()).set("transactional.id", identity);
+    config.set("bootstrap.servers", broker()).set("transactional.id", identity).set("transaction.timeout.ms", "5000");
     let producer: ThreadedProducer<DefaultProducerContext> = config.create().unwrap();
     producer.init_transactions(LONG).unwrap();
     producer.begin_transaction().unwrap();
@@ -110,6 +110,19 @@ async fn what_a_dead_process_left_open_is_undone() {
     let commit = tokio::task::spawn_blocking(move || open.commit_transaction(LONG)).await.unwrap();
     assert!(commit.is_err(), "it was fenced");
     assert_eq!(committed(&topic), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_behind_somebody_elses_open_transaction_is_found() {
+    let topic = topic("behind", 1).await;
+    let other = topic.clone();
+    let open = tokio::task::spawn_blocking(move || leave_open(&unique("other"), &other, "x")).await.unwrap();
+    let (first, second) = (emitter(), emitter());
+    let intent = intend(&first, &topic).await;
+    first.emit(&intent, vec![event(&topic, "a")]).await.unwrap();
+    assert_eq!(second.find(&intent, &[event(&topic, "a")]).await.unwrap(), Found::Emitted);
+    assert_eq!(second.find(&intent, &[event(&topic, "b")]).await.unwrap(), Found::NotEmitted);
+    drop(open);
 }
 
 #[tokio::test]
