@@ -22,7 +22,7 @@ use tempfile::TempDir;
 struct Cli {
     /// What is measured; everything if nothing is named.
     sections: Vec<Section>,
-    /// A tenth of the work or less: for development.
+    /// Less of everything, for development; the longest workflow has 2,000 steps then.
     #[arg(long)]
     quick: bool,
     /// How many sleeping workflows the store holds in the section `sleepers`.

@@ -8,7 +8,7 @@ use std::path::absolute;
 pub struct StoreArgs {
     /// What is measured: steps, long, creations, latency, http, sleepers; everything if nothing is named
     sections: Vec<String>,
-    /// A tenth of the work or less: for development
+    /// Less of everything, for development
     #[arg(long)]
     quick: bool,
     /// How many sleeping workflows the store holds, a million if nothing is said
