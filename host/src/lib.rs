@@ -8,6 +8,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod durable;
+mod fail_point;
 pub mod kafka;
 pub mod plugin;
 pub mod worker;

@@ -13,6 +13,9 @@ pub struct TestArgs {
     filters: Vec<String>,
 }
 
+/// The points at which tests kill or stop a worker.
+const FEATURES: [&str; 2] = ["--features", "pawl/failpoints"];
+
 /// What the test runners said.
 #[derive(Default)]
 struct Tally {
@@ -26,13 +29,16 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
     let plugins = plugins::build_all()?;
     // Before Kafka is started: it should not wait through a long build.
     let mut build = process::cargo();
-    process::succeed(build.args(["build", "--locked", "--workspace", "--all-targets"]).current_dir(crate::root()))?;
+    process::succeed(
+        build.args(["build", "--locked", "--workspace", "--all-targets"]).args(FEATURES).current_dir(crate::root()),
+    )?;
     let kafka = Kafka::start()?;
 
     let mut tally = Tally::default();
     let mut workspace = process::cargo();
     workspace
         .args(["test", "--locked", "--workspace", "--no-fail-fast"])
+        .args(FEATURES)
         .args(filters(args))
         .current_dir(crate::root());
     workspace.env("PAWL_TEST_KAFKA", &kafka.address).env("PAWL_TEST_PLUGINS", &plugins);

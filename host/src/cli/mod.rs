@@ -83,6 +83,8 @@ enum Command {
 
 /// Parses the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _points = crate::fail_point::from_environment();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

@@ -7,6 +7,7 @@ use super::run::Deps;
 use super::start::{Dying, Start};
 use crate::config::{Delivery, Route};
 use crate::durable::backoff::Backoff;
+use crate::fail_point::reached;
 use crate::plugin::contract::{Bytes, Event, Header};
 use resonate::durable::{Durable, ExecutionEnv};
 use resonate::error::Result;
@@ -112,15 +113,22 @@ impl EmitStep {
         let Some(intent) = &self.intent else { return self.intend(&events).await };
         let emitted = Emitted::Ok { events: events.len() };
         if self.fresh {
+            reached("emit.before-produce");
             match self.deps.once.emit(intent, events.clone()).await {
-                Ok(()) => return emitted,
+                Ok(()) => {
+                    reached("emit.after-commit");
+                    return emitted;
+                }
                 Err(refused @ OnceError::Refused { .. }) => return Emitted::Refused { reason: refused.to_string() },
                 Err(OnceError::Unknown { reason }) => self.waits(&reason),
             }
         }
         let mut backoff = Backoff::for_outage();
         loop {
-            match self.deps.once.find(intent, &events).await {
+            reached("recover.before-fence");
+            let found = self.deps.once.find(intent, &events).await;
+            reached("recover.after-scan");
+            match found {
                 Ok(Found::Emitted) => return emitted,
                 Ok(Found::NotEmitted) => return self.intend(&events).await,
                 Ok(Found::Unknowable) => {

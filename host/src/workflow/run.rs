@@ -8,6 +8,7 @@ use super::start::{Dying, ENTRIES_PER_ROOT, Position, Start};
 use super::steps::{CallArgs, CallStep, CancelStep, EndStep, HandOnStep, PromiseArgs, RootArgs, SignalStep};
 use crate::config::Route;
 use crate::durable::client::{Client, FAR_FUTURE, now_ms};
+use crate::fail_point::reached;
 use crate::plugin::Registry;
 use crate::plugin::contract::{Bytes, Event, Signal};
 use resonate::context::Context;
@@ -211,7 +212,14 @@ impl Root<'_> {
                 fresh: fresh.unwrap_or(false),
                 ran: ran.clone(),
             };
-            match self.run(step, EmitArgs { events: emission.len() }).await? {
+            let emitted = self.run(step, EmitArgs { events: emission.len() }).await?;
+            if ran.load(Ordering::Relaxed) {
+                reached(match emitted {
+                    Emitted::Intended { .. } => "recover.after-checkpoint",
+                    _ => "emit.after-checkpoint",
+                });
+            }
+            match emitted {
                 Emitted::Ok { .. } => return Ok(Ok(())),
                 Emitted::Refused { reason } => return Ok(Err(reason)),
                 Emitted::Intended { intent: next } => intent = Some((next, ran.load(Ordering::Relaxed))),

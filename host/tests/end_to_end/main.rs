@@ -11,3 +11,5 @@ mod start_up;
 mod support;
 mod swap;
 mod waiting;
+#[cfg(feature = "failpoints")]
+mod windows;

@@ -316,6 +316,17 @@ impl Worker {
         assert_eq!(sent, 0);
     }
 
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Whether it stands still, by SIGSTOP.
+    pub fn is_stopped(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        status.lines().any(|line| line.starts_with("State:") && line.contains("T (stopped)"))
+    }
+
     /// SIGTERM, and what the process ended with.
     pub fn stop(mut self) -> ExitStatus {
         self.signal(libc::SIGTERM);

@@ -4,6 +4,7 @@ use super::identity;
 use super::producer::Request;
 use super::scan::{self, Wanted};
 use crate::config::Kafka;
+use crate::fail_point::reached;
 use crate::kafka::report::Reporter;
 use crate::workflow::emit::{EmitError, Found, Intent};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -87,6 +88,7 @@ impl Recovery {
             let _ = retired.await;
         }
         identity::end(&self.kafka, &self.reporter, identity).await?;
+        reached("recover.after-fence");
         tracing::info!(identity, "the identity of an unfinished emission was ended; looking for its events");
         if self.ended.len() == REMEMBERED {
             self.ended.pop_front();

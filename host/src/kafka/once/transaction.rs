@@ -6,6 +6,7 @@
 use super::identity::{Live, blocking};
 use super::marks::Marks;
 use super::producer::lost;
+use crate::fail_point::reached;
 use crate::kafka::emitter::record;
 use crate::kafka::error::advice;
 use crate::kafka::known_topics::{KnownTopics, is_permanent};
@@ -156,6 +157,7 @@ impl Transaction<'_> {
     }
 
     async fn commit(&self, producer: &Producer, emissions: Vec<Emission>) -> (End, Vec<Emission>) {
+        reached("emit.after-produce");
         // Committing waits in steps of 100 ms while anything is counted as under way, which it is for a moment after its delivery.
         while producer.in_flight_count() > 0 {
             tokio::task::yield_now().await;
