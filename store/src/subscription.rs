@@ -6,6 +6,22 @@ use futures::future::select_all;
 use std::sync::Arc;
 use tokio::sync::{Notify, oneshot};
 
+/// A message of the protocol, as text.
+pub enum Message {
+    /// A task is offered.
+    Execute(String),
+    /// A promise was settled.
+    Unblock(String),
+}
+
+impl Message {
+    pub fn text(&self) -> &str {
+        match self {
+            Message::Execute(text) | Message::Unblock(text) => text,
+        }
+    }
+}
+
 /// Dropped, it gives back what it was handed and nobody took.
 pub struct Subscription {
     engine: Arc<Engine>,
@@ -69,11 +85,11 @@ impl Subscription {
         self.delivery().holds_any(self.id)
     }
 
-    /// The next message of either kind, as the protocol has it. `None`: the store is closed.
-    pub async fn message(&self) -> Option<String> {
+    /// The next message of either kind. `None`: the store is closed.
+    pub async fn message(&self) -> Option<Message> {
         tokio::select! {
-            message = self.unblock() => Some(message),
-            waiting = self.task() => waiting.map(|waiting| waiting.message()),
+            message = self.unblock() => Some(Message::Unblock(message)),
+            waiting = self.task() => waiting.map(|waiting| Message::Execute(waiting.message())),
         }
     }
 }

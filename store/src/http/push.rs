@@ -2,7 +2,7 @@
 
 use super::{HttpError, Serving};
 use crate::Store;
-use crate::subscription::Subscription;
+use crate::subscription::{Message, Subscription};
 use futures::{StreamExt, stream};
 use reqwest::{Client, Url, redirect};
 use std::sync::Arc;
@@ -122,17 +122,17 @@ impl Post {
         messages.for_each_concurrent(PER_ADDRESS, |message| self.push(message, &under_way)).await;
     }
 
-    async fn push(&self, message: String, under_way: &Semaphore) {
-        let execute = message.starts_with(r#"{"kind":"execute""#) || message.contains(r#""kind":"execute""#);
+    async fn push(&self, message: Message, under_way: &Semaphore) {
         for attempt in 0..TRIES {
             let fault = {
                 let Ok(_permit) = under_way.acquire().await else { return };
-                self.try_once(&message).await
+                self.try_once(message.text()).await
             };
             let Some(fault) = fault else { return self.serving.metrics.sent("push") };
             self.serving.metrics.push_failures.inc();
             tracing::debug!(url = %self.url, attempt, fault, "a message was not taken");
-            if execute {
+            // A task is offered again by itself.
+            if matches!(message, Message::Execute(_)) {
                 return;
             }
             tokio::time::sleep(Duration::from_secs(1 << attempt)).await;

@@ -53,7 +53,7 @@ pub async fn poll(State(serving): State<Arc<Serving>>, Path((group, id)): Path<(
         let next = open.serving.stop.run_until_cancelled(open.subscription.message()).await;
         let message = next.flatten()?;
         open.serving.metrics.sent("poll");
-        Some((Ok::<_, Infallible>(Event::default().data(ascii(&message))), open))
+        Some((Ok::<_, Infallible>(Event::default().data(ascii(message.text()))), open))
     });
     Sse::new(messages).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
