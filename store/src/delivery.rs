@@ -153,7 +153,7 @@ impl Delivery {
             let held: Vec<String> =
                 queues.out.iter().filter(|(_, out)| out.holder == id).map(|(task, _)| task.clone()).collect();
             for task in held {
-                queues.hand_back(task);
+                queues.hand_back(&task);
             }
             for address in tasks {
                 let Some(queue) = queues.tasks.get_mut(address) else { continue };
@@ -199,6 +199,15 @@ impl Delivery {
     /// A task was taken or has ended.
     pub fn taken(&self, task: &str) {
         self.with(|queues| queues.no_longer_out(task));
+    }
+
+    /// A task could not be taken under a version: whoever was offered that need not be offered it again.
+    pub fn stale(&self, task: &str, version: i64) {
+        self.with(|queues| {
+            if queues.out.get(task).is_some_and(|out| out.version == version) {
+                queues.no_longer_out(task);
+            }
+        });
     }
 
     /// Everything was removed.
@@ -255,15 +264,18 @@ impl Delivery {
             for address in addresses {
                 let Some(queue) = queues.tasks.get_mut(address) else { continue };
                 if let Some(waiting) = queue.waiting.pop_front() {
-                    if !queue.waiting.is_empty() {
-                        // One waker stands for all that came while nobody slept.
-                        queue.arrived.notify_one();
-                    }
                     subscriber.out += 1;
                     let (address, version) = (address.clone(), waiting.version);
                     let out = Out { address, version, since: Instant::now(), holder: id };
                     if let Some(before) = queues.out.insert(waiting.task.clone(), out) {
                         queues.give_room(before.holder);
+                    }
+                    // One ring stands for all that came while nobody slept, and this subscriber may have taken another's: it is
+                    // passed on, at each of its addresses.
+                    for address in addresses {
+                        if let Some(queue) = queues.tasks.get(address).filter(|queue| !queue.waiting.is_empty()) {
+                            queue.arrived.notify_one();
+                        }
                     }
                     return Next::Task(waiting);
                 }
@@ -333,7 +345,7 @@ impl Delivery {
                 .map(|(task, _)| task.clone())
                 .collect();
             for task in late {
-                queues.hand_back(task);
+                queues.hand_back(&task);
             }
             queues.inboxes.retain(|_, inbox| inbox.left.is_none_or(|left| left.elapsed() < GRACE));
         });
@@ -368,12 +380,12 @@ impl Queues {
         }
     }
 
-    /// A task that was handed over waits again, before those that came later.
-    fn hand_back(&mut self, task: String) {
-        let Some(out) = self.no_longer_out(&task) else { return };
-        // Without its queue nobody serves it: then the database knows it.
+    /// A task that was handed over is offered again, if the database still has it for that.
+    fn hand_back(&mut self, task: &str) {
+        let Some(out) = self.no_longer_out(task) else { return };
+        // Without its queue nobody serves it: whoever comes to serve it asks the database.
         if let Some(queue) = self.tasks.get_mut(&out.address) {
-            queue.waiting.push_front(Waiting { task, version: out.version });
+            queue.more = true;
             queue.arrived.notify_one();
         }
     }
@@ -445,8 +457,31 @@ mod tests {
         next(&delivery, id);
         delivery.taken("y");
         delivery.attend(Duration::ZERO);
+        assert_eq!(
+            next(&delivery, id),
+            Next::Refill(vec!["a".to_owned()]),
+            "the database knows whether it still waits"
+        );
+        delivery.refill("a", vec![waiting("x")], true);
         assert_eq!(next(&delivery, id), Next::Task(waiting("x")));
         assert_eq!(next(&delivery, id), Next::Nothing);
+    }
+
+    #[test]
+    fn what_could_not_be_taken_leaves_its_place_to_others() {
+        let delivery = Delivery::default();
+        let id = subscribe(&delivery, 1);
+        delivery.queue("a", waiting("x"));
+        delivery.queue("a", waiting("y"));
+        next(&delivery, id);
+        delivery.stale("x", 7);
+        assert_eq!(next(&delivery, id), Next::Full, "that was another offer");
+        delivery.stale("x", 0);
+        assert_eq!(next(&delivery, id), Next::Task(waiting("y")));
+        delivery.attend(Duration::ZERO);
+        delivery.refill("a", vec![waiting("y")], true);
+        assert_eq!(next(&delivery, id), Next::Task(waiting("y")));
+        assert_eq!(next(&delivery, id), Next::Full);
     }
 
     #[test]
@@ -464,15 +499,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_subscriber_leaves_behind_goes_to_the_next_first() {
+    fn what_a_subscriber_leaves_behind_goes_to_the_next() {
         let delivery = Delivery::default();
         let (gone, stays) = (subscribe(&delivery, 10), subscribe(&delivery, 10));
         delivery.queue("a", waiting("x"));
         delivery.queue("a", waiting("y"));
         next(&delivery, gone);
         delivery.unsubscribe(gone, &["a".to_owned()], "inbox");
-        assert_eq!(next(&delivery, stays), Next::Task(waiting("x")));
         assert_eq!(next(&delivery, stays), Next::Task(waiting("y")));
+        assert_eq!(next(&delivery, stays), Next::Refill(vec!["a".to_owned()]));
+        delivery.refill("a", vec![waiting("x"), waiting("y")], true);
+        assert_eq!(next(&delivery, stays), Next::Task(waiting("x")));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::writer::Writer;
 use crate::{Options, schema};
 use rusqlite::Connection;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -62,6 +62,7 @@ pub struct Engine {
     debug: bool,
     delivery: Arc<Delivery>,
     commits: Arc<AtomicU64>,
+    failing: Arc<AtomicBool>,
 }
 
 impl Engine {
@@ -69,6 +70,7 @@ impl Engine {
     pub fn open(options: Options, clock: Clock) -> Result<Engine, OpenError> {
         let path = options.path.as_path();
         let failed = |reason: String| OpenError::Failed { path: path.to_owned(), reason };
+        schema::look_before_lock(path)?;
         let lock = StoreLock::take(path)?;
         let connection = schema::open_writer(path)?;
         let readers = Arc::new(Readers::open(path)?);
@@ -76,8 +78,10 @@ impl Engine {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let delivery = Arc::new(Delivery::default());
         let commits = Arc::new(AtomicU64::new(0));
+        let failing = Arc::new(AtomicBool::new(false));
         let writer =
-            Writer::new(connection, lock, clock.clone(), delivery.clone(), readers.clone(), commits.clone(), &options);
+            Writer::new(connection, lock, clock.clone(), delivery.clone(), readers.clone(), commits.clone(), &options)
+                .telling(failing.clone());
         // Its own runtime: a sleep that a request ends early.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|e| failed(e.to_string()))?;
@@ -93,6 +97,7 @@ impl Engine {
             debug: options.debug,
             delivery,
             commits,
+            failing,
         })
     }
 
@@ -100,6 +105,12 @@ impl Engine {
     pub async fn submit(&self, job: Job) -> Result<(), Closed> {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         jobs.ok_or(Closed)?.send(job).await.map_err(|_| Closed)
+    }
+
+    /// Whether the last transaction could not be written, or nobody is there to write one.
+    pub fn is_failing(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        self.failing.load(Ordering::Relaxed) || thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Jobs that wait for the writer.

@@ -9,7 +9,7 @@ pub enum OpenError {
     /// Another process holds it.
     #[error(
         "the store {path} is in use by {holder}; one process at a time can hold it: stop that one, give this one another path, \
-         or use a Resonate server to share the work"
+         or share one with `pawl store serve`"
     )]
     AlreadyOpen {
         /// The database file.

@@ -168,7 +168,11 @@ impl Store {
     /// Whether requests are answered, or why not.
     pub(crate) async fn check_alive(&self) -> Result<(), String> {
         let answer = self.answer(protocol::Operation::probe(), None).await;
-        if answer.status < 500 { Ok(()) } else { Err(answer.into_data()) }
+        match answer.status {
+            500.. => Err(answer.into_data()),
+            _ if self.engine.is_failing() => Err("the store can't write; its log says why".to_owned()),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn offered_tasks(&self) -> usize {

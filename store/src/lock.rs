@@ -25,8 +25,14 @@ impl StoreLock {
         };
         let name = beside(path, ".lock");
         let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(name).map_err(failed)?;
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name).map_err(failed)?;
+        let mut noted = String::new();
         match file.try_lock() {
+            // Somebody else's file of that name: not ours to write to.
+            Ok(()) if file.read_to_string(&mut noted).is_err() || !noted.trim().bytes().all(|b| b.is_ascii_digit()) => {
+                let reason = format!("{} is no lock file of a store; choose another path", name.display());
+                return Err(OpenError::Failed { path: path.to_owned(), reason });
+            }
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = holder(&mut file);

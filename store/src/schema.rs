@@ -165,6 +165,20 @@ fn failure(path: &Path, e: &rusqlite::Error) -> OpenError {
     }
 }
 
+/// Whether there is something else than a store at `path`; nothing is written, not even beside it.
+pub fn look_before_lock(path: &Path) -> Result<(), OpenError> {
+    check_files(path)?;
+    if size(path) > 0 {
+        // What another process has open, or has left behind, may not be readable now: then opening it tells.
+        if let Ok(connection) = open_reader(path)
+            && let Err(refused @ (OpenError::NotAStore { .. } | OpenError::Newer { .. })) = version(&connection, path)
+        {
+            return Err(refused);
+        }
+    }
+    Ok(())
+}
+
 /// SQLite itself would write to a file before it notices that it is none of its own.
 fn check_files(path: &Path) -> Result<(), OpenError> {
     let mut header = [0; 16];

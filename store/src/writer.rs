@@ -13,7 +13,7 @@ use crate::state::{Effect, Removal, State};
 use rusqlite::{Connection, params};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -52,6 +52,8 @@ pub struct Writer {
     wal: PathBuf,
     /// Bytes of WAL from which on it is cut: more than [`LARGEST_WAL`] where a reader of another process stands in the way.
     cut_wal_at: u64,
+    /// Whether the last transaction could not be written, for whoever asks.
+    failing: Arc<AtomicBool>,
     _lock: StoreLock,
 }
 
@@ -89,8 +91,15 @@ impl Writer {
             timers: !options.debug,
             wal: beside(&options.path, "-wal"),
             cut_wal_at: LARGEST_WAL,
+            failing: Arc::default(),
             _lock: lock,
         }
+    }
+
+    /// Where it tells whether its last transaction failed.
+    pub fn telling(mut self, failing: Arc<AtomicBool>) -> Self {
+        self.failing = failing;
+        self
     }
 
     /// Works until the queue is closed and empty. An error is about the end alone.
@@ -160,6 +169,7 @@ impl Writer {
         let written = self.write(now, timers, batch, &mut outcome);
         match written {
             Ok(()) => {
+                self.failing.store(false, Ordering::Relaxed);
                 self.commits.fetch_add(1, Ordering::Relaxed);
                 if let Some(next_due) = outcome.next_due {
                     self.next_due = next_due;
@@ -174,6 +184,7 @@ impl Writer {
                 }
             }
             Err(e) => {
+                self.failing.store(true, Ordering::Relaxed);
                 if !self.connection.is_autocommit() {
                     let _ = self.connection.execute_batch("ROLLBACK");
                 }
@@ -329,6 +340,7 @@ impl Writer {
             match effect {
                 Effect::Queued { address, task, version } => self.delivery.queue(&address, Waiting { task, version }),
                 Effect::Taken { task } => self.delivery.taken(&task),
+                Effect::Stale { task, version } => self.delivery.stale(&task, version),
                 Effect::Unblock { address, message } => self.delivery.unblock(&address, message),
                 Effect::Settled { at } => {
                     self.removal.settled(at);

@@ -25,7 +25,7 @@ pub fn on_signal() -> anyhow::Result<CancellationToken> {
                     std::process::exit(INTERRUPTED);
                 }
                 first = false;
-                tracing::info!("shutting down: steps under way end first; once more to quit at once");
+                tracing::info!("shutting down: what is under way ends first; once more to quit at once");
                 token.cancel();
             }
         }

@@ -22,8 +22,13 @@ impl Backoff {
 
     /// Waits before the next attempt.
     pub async fn wait(&mut self) {
+        tokio::time::sleep(self.next()).await;
+    }
+
+    /// How long to wait before the next attempt.
+    pub fn next(&mut self) -> Duration {
         let wait = self.next.mul_f64(rand::random_range(0.5..1.0));
         self.next = (self.next * 2).min(self.longest);
-        tokio::time::sleep(wait).await;
+        wait
     }
 }

@@ -2,7 +2,7 @@
 
 use super::checkpoint::Emitted;
 use super::dead_letter::{Death, dead_letter};
-use super::emit::{EVENT, EmitError, Found, Intent, OnceError, Outgoing};
+use super::emit::{DEAD_LETTER, EVENT, EmitError, Found, Intent, OnceError, Outgoing};
 use super::run::Deps;
 use super::start::{Dying, Start};
 use crate::config::{Delivery, Route};
@@ -15,6 +15,9 @@ use resonate::types::DurableKind;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The header that names the promise which an event asks somebody to settle.
+const PROMISE: &str = "pawl-promise";
 
 /// The arguments of an emission, as the store keeps them.
 #[derive(Debug, Serialize, Deserialize)]
@@ -170,10 +173,13 @@ pub fn outgoing(step_key: &str, events: Vec<Event>, promise: Option<&str>) -> Ve
         .into_iter()
         .enumerate()
         .map(|(n, event)| {
+            // A plugin that passes headers on does not pass on another event's name.
+            let reserved = |header: &Header| [EVENT, DEAD_LETTER, PROMISE].contains(&header.name.as_str());
             let mut headers = event.headers;
+            headers.retain(|header| !reserved(header));
             headers.push(header(EVENT, format!("{step_key}:{n}")));
             if let Some(id) = promise {
-                headers.push(header("pawl-promise", id.to_owned()));
+                headers.push(header(PROMISE, id.to_owned()));
             }
             Outgoing {
                 // Every event was given a topic when the step was decided.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The port is taken, the address is not this machine's, and the like.
-    #[error("can't listen on {address}: {source}; choose another address or port")]
+    #[error("can't listen on {address}; choose another address or port")]
     Listen {
         /// What was asked for.
         address: SocketAddr,
@@ -29,7 +29,7 @@ pub enum HttpError {
         reason: String,
     },
     /// The file of tokens can't be read.
-    #[error("can't read the tokens in {path}: {source}")]
+    #[error("can't read the tokens in {path}; write one per line into a file that this user may read")]
     Tokens {
         /// The file.
         path: PathBuf,

@@ -92,8 +92,18 @@ struct Serving {
 impl HttpServer {
     /// Listens and serves.
     pub async fn start(store: Store, options: HttpOptions) -> Result<HttpServer, HttpError> {
+        let listener = Self::listen(options.listen).await?;
+        Self::start_on(listener, store, options).await
+    }
+
+    /// Takes the port, for [`HttpServer::start_on`]: clients wait until then.
+    pub async fn listen(address: SocketAddr) -> Result<TcpListener, HttpError> {
+        TcpListener::bind(address).await.map_err(|source| HttpError::Listen { address, source })
+    }
+
+    /// Serves at a port that was taken before.
+    pub async fn start_on(listener: TcpListener, store: Store, options: HttpOptions) -> Result<HttpServer, HttpError> {
         let listen_error = |source| HttpError::Listen { address: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let stop = CancellationToken::new();
         let serving = Arc::new(Serving {

@@ -11,9 +11,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// Messages under way to one address, or there and not acquired yet.
-const PER_ADDRESS: usize = 64;
+const PER_ADDRESS: usize = 16;
 /// Messages under way to all.
-const AT_ONCE: usize = 256;
+const AT_ONCE: usize = 1024;
 /// Addresses that are looked after at a time.
 const ADDRESSES: usize = 10_000;
 /// An address for which nothing came for so long is let go.

@@ -34,8 +34,8 @@ impl Drop for Open {
 }
 
 pub async fn poll(State(serving): State<Arc<Serving>>, Path((group, id)): Path<(String, String)>) -> Response {
-    if group.len() > LONGEST_NAME || id.len() > LONGEST_NAME || group.contains('/') || id.contains('/') {
-        let message = format!("the group and the id have at most {LONGEST_NAME} bytes each, and no slash");
+    if [&group, &id].into_iter().any(|name| name.is_empty() || name.len() > LONGEST_NAME || name.contains('/')) {
+        let message = format!("the group and the id have 1 to {LONGEST_NAME} bytes each, and no slash");
         return refusal(StatusCode::BAD_REQUEST, &message);
     }
     let Ok(place) = serving.streams.clone().try_acquire_owned() else {

@@ -24,6 +24,8 @@ pub enum Effect {
     Queued { address: String, task: String, version: i64 },
     /// A task was taken, or needs nobody any more.
     Taken { task: String },
+    /// A task could not be taken under this version.
+    Stale { task: String, version: i64 },
     /// A promise was settled that somebody listens to.
     Unblock { address: String, message: String },
     /// A promise was settled: its workflow may be removed after the retention time.

@@ -142,10 +142,13 @@ impl State<'_> {
     }
 
     pub(super) fn acquire_task(&mut self, acquire: AcquireTask) -> Sql<Reply> {
+        let stale = Effect::Stale { task: acquire.id.clone(), version: acquire.version };
         let Some((task, promise)) = self.view.task(&acquire.id)? else {
+            self.effects.push(stale);
             return Ok(not_found("task", &acquire.id));
         };
         if task.state != TaskState::Pending || task.version != acquire.version {
+            self.effects.push(stale);
             let message = format!("task `{}` is not pending under version {}", acquire.id, acquire.version);
             return Ok(Reply::error(409, message));
         }

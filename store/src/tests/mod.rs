@@ -366,12 +366,22 @@ async fn a_file_is_held_once_and_only_if_it_is_a_store() {
     rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
     assert!(matches!(open(&other).await.unwrap_err(), OpenError::NotAStore { .. }));
 
+    assert!(!dir_has(&scene, "notes.lock") && !dir_has(&scene, "other.db.lock"), "nothing is left beside them");
+    std::fs::write(scene.dir.path().join("mine.db.lock"), "precious").unwrap();
+    let error = open(&scene.dir.path().join("mine.db")).await.unwrap_err();
+    assert!(error.to_string().contains("mine.db.lock"), "{error}");
+    assert_eq!(std::fs::read_to_string(scene.dir.path().join("mine.db.lock")).unwrap(), "precious");
+
     scene.store.clone().close().await.unwrap();
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     assert!(matches!(open(&path).await.unwrap_err(), OpenError::Newer { found: 99, .. }));
 
     let nowhere = scene.dir.path().join("no/such/folder.db");
     assert!(matches!(open(&nowhere).await.unwrap_err(), OpenError::Failed { .. }));
+}
+
+fn dir_has(scene: &Scene, name: &str) -> bool {
+    scene.dir.path().join(name).exists()
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use super::UpkeepError;
 use crate::OpenError;
 use crate::lock::StoreLock;
-use crate::schema::{beside, open_writer, size};
+use crate::schema::{beside, look_before_lock, open_writer, size};
 use std::path::Path;
 
 /// What compacting has brought. Sizes in bytes, of file and WAL.
@@ -21,6 +21,7 @@ pub fn compact(path: &Path) -> Result<Compacted, UpkeepError> {
     if !path.exists() {
         return Err(OpenError::Missing { path: path.to_owned() }.into());
     }
+    look_before_lock(path)?;
     let _lock = StoreLock::take(path)?;
     let bytes = || size(path) + size(&beside(path, "-wal"));
     let before = bytes();

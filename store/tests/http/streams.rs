@@ -124,3 +124,24 @@ fn open_files() -> u64 {
     let line = limits.lines().find(|line| line.starts_with("Max open files"));
     line.and_then(|line| line.split_whitespace().nth(3)?.parse().ok()).unwrap_or(1024)
 }
+
+#[tokio::test]
+async fn offers_that_came_to_nothing_leave_their_place_to_the_next() {
+    let served = serve_with(|_, http| http.window = 2).await;
+    let mut stream = served.poll("a").await;
+    for id in ["r0", "r1", "gone0", "gone1", "last"] {
+        served.root(id).await;
+    }
+    // Two are offered; two of those that wait behind them are settled by somebody else.
+    let first = [stream.task().await, stream.task().await];
+    for id in ["gone0", "gone1"] {
+        served.ask("promise.settle", json!({"id": id, "state": "rejected_canceled"})).await;
+    }
+    for (task, version) in first {
+        assert_eq!(served.acquire(&task, version).await, 200);
+    }
+    for (gone, status) in [("gone0", 409), ("gone1", 409), ("last", 200)] {
+        let (task, version) = stream.task().await;
+        assert_eq!((task.as_str(), served.acquire(&task, version).await), (gone, status));
+    }
+}

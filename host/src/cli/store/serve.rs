@@ -5,7 +5,7 @@ use crate::cli::exit::UsageError;
 use crate::cli::{Output, logging, shutdown, write_whole};
 use bytesize::ByteSize;
 use clap::Args;
-use pawl_store::http::{HttpOptions, HttpServer, PushTo, Tokens};
+use pawl_store::http::{HttpError, HttpOptions, HttpServer, PushTo, Tokens};
 use pawl_store::{Options, Store};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -42,11 +42,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(HttpOptions::default().largest_body as u64))]
     largest_request: ByteSize,
     /// Connections at a time, poll streams among them
-    #[arg(long, value_name = "N", default_value_t = HttpOptions::default().connections)]
-    connections: usize,
+    #[arg(long, value_name = "N", default_value_t = HttpOptions::default().connections as u32, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections: u32,
     /// Poll streams at a time
-    #[arg(long, value_name = "N", default_value_t = HttpOptions::default().streams)]
-    streams: usize,
+    #[arg(long, value_name = "N", default_value_t = HttpOptions::default().streams as u32, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    streams: u32,
     /// Requests per second from one address; without it there is no bound
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
@@ -80,8 +80,10 @@ pub fn run(args: ServeArgs, output: &Output) -> anyhow::Result<()> {
     shutdown::block_on(async {
         let shutdown = shutdown::on_signal()?;
         let path = store.path.clone();
+        // The port first: where it is taken, nothing of the store is touched.
+        let listener = HttpServer::listen(options.listen).await?;
         let store = Store::open(store).await?;
-        let server = HttpServer::start(store.clone(), options).await?;
+        let server = HttpServer::start_on(listener, store.clone(), options).await?;
         tracing::info!(store = %path.display(), "serving at http://{}", server.address());
         if let Some(path) = &args.address_file {
             write_whole(path, &server.address().to_string())?;
@@ -105,14 +107,14 @@ impl ServeArgs {
         }
         let push_to = match (self.no_push, self.push_to.is_empty()) {
             (false, true) => PushTo::Anywhere,
-            _ => PushTo::only(self.push_to.iter().map(String::as_str))?,
+            _ => PushTo::only(self.push_to.iter().map(String::as_str)).map_err(usage)?,
         };
         Ok(HttpOptions {
             listen: self.listen,
             tokens,
             largest_body: usize::try_from(self.largest_request.as_u64()).unwrap_or(usize::MAX),
-            connections: self.connections,
-            streams: self.streams,
+            connections: self.connections as usize,
+            streams: self.streams as usize,
             rate: self.rate,
             push_to,
             ..HttpOptions::default()
@@ -120,11 +122,17 @@ impl ServeArgs {
     }
 
     fn tokens(&self) -> anyhow::Result<Tokens> {
-        let of_file = self.tokens_file.as_deref().map(Tokens::from_file).transpose()?.unwrap_or_default();
+        let of_file =
+            self.tokens_file.as_deref().map(Tokens::from_file).transpose().map_err(usage)?.unwrap_or_default();
         let of_variable = match std::env::var(TOKENS_VARIABLE) {
-            Ok(list) => Tokens::from_list(TOKENS_VARIABLE, &list)?,
+            Ok(list) => Tokens::from_list(TOKENS_VARIABLE, &list).map_err(usage)?,
             Err(_) => Tokens::default(),
         };
         Ok(of_file.and(of_variable))
     }
+}
+
+/// What was wrong on the command line, with its cause.
+fn usage(e: HttpError) -> UsageError {
+    UsageError(format!("{:#}", anyhow::Error::from(e)))
 }

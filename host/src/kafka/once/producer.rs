@@ -9,13 +9,17 @@ use crate::durable::backoff::Backoff;
 use crate::kafka::known_topics::KnownTopics;
 use crate::kafka::report::Reporter;
 use crate::workflow::emit::{OnceError, Outgoing};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Emissions in one transaction.
 const BATCH: usize = 256;
+/// Events in one transaction, and their bytes, unless one emission alone has more.
+const EVENTS: usize = 1000;
+const BYTES: usize = 8 << 20;
 
 /// What the task is asked for.
 pub enum Request {
@@ -36,6 +40,10 @@ pub struct Producer {
     topics: Arc<KnownTopics>,
     /// Topics that take only smaller batches than librdkafka makes: their events go one by one.
     single: HashSet<String>,
+    /// What Kafka did not take: tried again later, so that it holds nobody else up.
+    aside: Vec<Emission>,
+    again_at: Option<Instant>,
+    backoff: Backoff,
 }
 
 impl Producer {
@@ -46,7 +54,8 @@ impl Producer {
         marks: Arc<Marks>,
         topics: Arc<KnownTopics>,
     ) -> Self {
-        Producer { kafka, reporter, current, marks, topics, single: HashSet::new() }
+        let (aside, backoff) = (Vec::new(), Backoff::for_outage());
+        Producer { kafka, reporter, current, marks, topics, single: HashSet::new(), aside, again_at: None, backoff }
     }
 
     /// Serves until it is stopped, and then what waits.
@@ -54,15 +63,21 @@ impl Producer {
         let mut live: Option<Live> = None;
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let taken = tokio::select! {
+            let again = self.again_at.unwrap_or_else(Instant::now);
+            let goes_on = tokio::select! {
                 biased;
-                taken = requests.recv_many(&mut batch, BATCH) => taken,
-                () = stop.cancelled() => 0,
+                taken = requests.recv_many(&mut batch, BATCH) => taken > 0,
+                () = tokio::time::sleep_until(again), if self.again_at.is_some() => true,
+                () = stop.cancelled() => false,
             };
-            if taken == 0 {
+            if !goes_on {
                 break;
             }
             let mut emissions = Vec::new();
+            if self.again_at.is_some_and(|at| at <= Instant::now()) {
+                self.again_at = None;
+                emissions.append(&mut self.aside);
+            }
             let mut retired = Vec::new();
             let mut needed = false;
             for request in batch.drain(..) {
@@ -76,8 +91,8 @@ impl Producer {
                     Request::Retire { identity, done } => retired.push((identity, done)),
                 }
             }
-            if let Some(current) = live.as_ref().filter(|_| !emissions.is_empty())
-                && self.emit(current, emissions).await == End::Lost
+            if let Some(current) = live.clone().filter(|_| !emissions.is_empty())
+                && !self.emit(&current, emissions).await
             {
                 live = self.give_up();
             }
@@ -93,8 +108,13 @@ impl Producer {
         }
     }
 
-    fn give_up(&self) -> Option<Live> {
+    /// Whoever waits under the identity must look for what became of its events.
+    fn give_up(&mut self) -> Option<Live> {
         self.current.set(None);
+        self.again_at = None;
+        for emission in self.aside.drain(..) {
+            let _ = emission.reply.send(Err(lost("the identity of this worker was ended")));
+        }
         None
     }
 
@@ -114,29 +134,55 @@ impl Producer {
         }
     }
 
-    /// Emits all of these, in as many transactions as it takes, and answers each.
-    async fn emit(&mut self, live: &Live, mut emissions: Vec<Emission>) -> End {
-        let mut backoff = Backoff::for_outage();
-        while !emissions.is_empty() {
+    /// Emits these, in as many transactions as it takes, and answers them; those that Kafka does not take now are put aside. False:
+    /// the identity is lost, and all were told.
+    async fn emit(&mut self, live: &Live, emissions: Vec<Emission>) -> bool {
+        let mut waiting = VecDeque::from(emissions);
+        while !waiting.is_empty() {
+            let batch = take_batch(&mut waiting);
             let transaction = Transaction { live, marks: &self.marks, topics: &self.topics, single: &mut self.single };
-            match transaction.run(emissions).await {
-                (End::Lost, _) => {
-                    self.reporter.away("the identity of this worker was ended");
-                    return End::Lost;
+            match transaction.run(batch).await {
+                End::Sure(left) => {
+                    waiting.extend(left.innocent);
+                    if left.failed.is_empty() {
+                        self.reporter.up();
+                        continue;
+                    }
+                    self.reporter.away(&left.reason);
+                    if self.aside.is_empty() {
+                        self.again_at = Some(Instant::now() + self.backoff.next());
+                    }
+                    self.aside.extend(left.failed);
                 }
-                (End::Committed, left) => {
-                    self.reporter.up();
-                    emissions = left;
-                }
-                (End::Aborted { reason }, left) => {
-                    self.reporter.away(&reason);
-                    emissions = left;
-                    backoff.wait().await;
+                End::Lost => {
+                    tracing::info!("the identity under which this worker emits was ended; it takes another");
+                    for emission in waiting {
+                        let _ = emission.reply.send(Err(lost("the identity of this worker was ended")));
+                    }
+                    return false;
                 }
             }
         }
-        End::Committed
+        if self.aside.is_empty() {
+            self.backoff = Backoff::for_outage();
+        }
+        true
     }
+}
+
+/// As many as one transaction takes: it must be over long before it times out.
+fn take_batch(waiting: &mut VecDeque<Emission>) -> Vec<Emission> {
+    let (mut batch, mut events, mut bytes) = (Vec::new(), 0, 0);
+    while let Some(emission) = waiting.pop_front() {
+        events += emission.events.len();
+        bytes += emission.bytes();
+        if !batch.is_empty() && (events > EVENTS || bytes > BYTES) {
+            waiting.push_front(emission);
+            break;
+        }
+        batch.push(emission);
+    }
+    batch
 }
 
 /// The answer to what may have been emitted or not.

@@ -61,15 +61,15 @@ impl Recovery {
         if sure.is_empty() {
             return;
         }
-        let wanted =
+        let wanted: Vec<Wanted> =
             sure.iter().map(|doubt| Wanted { from: doubt.intent.from.clone(), names: doubt.names.clone() }).collect();
         let (kafka, reporter) = (self.kafka.clone(), self.reporter.clone());
-        let found = tokio::task::spawn_blocking(move || scan::find(&kafka, &reporter, wanted)).await;
+        let found = tokio::task::spawn_blocking(move || scan::find(&kafka, &reporter, &wanted)).await;
         match found.map_err(|e| e.to_string()).and_then(|found| found) {
             Ok(found) => {
                 self.reporter.up();
                 for (doubt, found) in sure.into_iter().zip(found) {
-                    let _ = doubt.reply.send(Ok(found));
+                    let _ = doubt.reply.send(found.map_err(|reason| EmitError::Unavailable { reason }));
                 }
             }
             Err(reason) => self.unavailable(sure, &reason),

@@ -7,7 +7,7 @@ use crate::workflow::emit::{DEAD_LETTER, EVENT, Found};
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
-use rdkafka::message::Headers as _;
+use rdkafka::message::{BorrowedMessage, Headers as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -33,37 +33,50 @@ struct Range {
     high: i64,
 }
 
-/// Looks once for all. Blocks.
-pub fn find(kafka: &Kafka, reporter: &Arc<Reporter>, wanted: Vec<Wanted>) -> Result<Vec<Found>, String> {
-    let reader = |isolation: &str| -> Result<BaseConsumer<Reporting>, ClientError> {
+/// Looks once for all; what can't be told for one is no fault of the others. Blocks.
+pub fn find(kafka: &Kafka, reporter: &Arc<Reporter>, wanted: &[Wanted]) -> Result<Vec<Result<Found, String>>, String> {
+    let reader = |isolation: &str| -> Result<BaseConsumer<Reporting>, String> {
         let mut config = client::reader(kafka);
         config.set("isolation.level", isolation).set("enable.partition.eof", "true");
-        config.create_with_context(Reporting(Arc::clone(reporter)))
+        config.create_with_context(Reporting(Arc::clone(reporter))).map_err(|e: ClientError| e.to_string())
     };
-    let search = || -> Result<Vec<Found>, ClientError> {
-        // The ends that a reader is told are those that its isolation level lets it see.
-        let (appended, committed) = (reader("read_uncommitted")?, reader("read_committed")?);
-        let names: HashSet<&[u8]> = wanted.iter().flat_map(|one| &one.names).map(Vec::as_slice).collect();
-        let mut seen: HashSet<Vec<u8>> = HashSet::new();
-        let mut dropped: HashSet<String> = HashSet::new();
-        let topics: BTreeSet<&String> = wanted.iter().flat_map(|one| one.from.keys()).collect();
-        for topic in topics {
-            let ranges = ranges(&appended, topic, &wanted)?;
-            if ranges.is_empty() || ranges.values().any(|range| range.low > range.from) {
-                dropped.insert(topic.clone());
-            }
+    // The ends that a reader is told are those that its isolation level lets it see.
+    let (appended, committed) = (reader("read_uncommitted")?, reader("read_committed")?);
+    let names: HashSet<&[u8]> = wanted.iter().flat_map(|one| &one.names).map(Vec::as_slice).collect();
+    let mut seen: HashSet<Vec<u8>> = HashSet::new();
+    let topics: BTreeSet<&String> = wanted.iter().flat_map(|one| one.from.keys()).collect();
+    let mut searched = BTreeMap::new();
+    for topic in topics {
+        let search = ranges(&appended, topic, wanted).and_then(|ranges| {
             read(&committed, topic, &ranges, &names, &mut seen)?;
+            Ok(ranges)
+        });
+        searched.insert(topic, search.map_err(|e| format!("topic `{topic}`: {e}")));
+    }
+    let judge = |one: &Wanted| {
+        if one.names.iter().any(|name| seen.contains(name)) {
+            return Ok(Found::Emitted);
         }
-        Ok(wanted
-            .iter()
-            .map(|one| match one.names.iter().any(|name| seen.contains(name)) {
-                true => Found::Emitted,
-                false if one.from.keys().any(|topic| dropped.contains(topic)) => Found::Unknowable,
-                false => Found::NotEmitted,
-            })
-            .collect())
+        let mut found = Found::NotEmitted;
+        for (topic, ends) in &one.from {
+            match searched.get(topic) {
+                Some(Err(reason)) => return Err(reason.clone()),
+                Some(Ok(ranges)) if has_dropped(ranges, ends) => found = Found::Unknowable,
+                _ => {}
+            }
+        }
+        Ok(found)
     };
-    search().map_err(|e| e.to_string())
+    Ok(wanted.iter().map(judge).collect())
+}
+
+/// Whether records that came after `ends` are gone: dropped, or with the whole topic, which may have been made anew.
+fn has_dropped(ranges: &BTreeMap<i32, Range>, ends: &[i64]) -> bool {
+    let of = |(id, end): (usize, &i64)| {
+        let range = i32::try_from(id).ok().and_then(|id| ranges.get(&id));
+        range.is_none_or(|range| range.low > *end || *end > range.high)
+    };
+    ends.iter().enumerate().any(of)
 }
 
 /// Of each partition; none if the topic is gone.
@@ -106,24 +119,31 @@ fn read(
     let mut last = Instant::now();
     while !unread.is_empty() {
         match committed.poll(POLL) {
-            None if last.elapsed() > REQUEST => return Err(ClientError::MessageConsumption(Code::OperationTimedOut)),
-            None => continue,
+            _ if last.elapsed() > REQUEST => return Err(ClientError::MessageConsumption(Code::OperationTimedOut)),
+            None => {}
             Some(Ok(record)) => {
-                let headers = record.headers().into_iter().flat_map(|headers| headers.iter());
-                for header in headers.filter(|header| matches!(header.key, EVENT | DEAD_LETTER)) {
-                    if let Some(name) = header.value.filter(|name| names.contains(name)) {
-                        seen.insert(name.to_vec());
-                    }
+                if let Some(name) = name(&record).filter(|name| names.contains(name)) {
+                    seen.insert(name.to_vec());
                 }
+                last = Instant::now();
             }
             // Said at the end of what is committed, which is beyond what is looked for.
-            Some(Err(ClientError::PartitionEOF(partition))) => drop(unread.remove(&partition)),
+            Some(Err(ClientError::PartitionEOF(partition))) => {
+                unread.remove(&partition);
+                last = Instant::now();
+            }
             // librdkafka gets over the others, or nothing comes any more.
             Some(Err(error)) => tracing::debug!(topic, %error, "while looking for events"),
         }
-        last = Instant::now();
     }
     committed.unassign()
+}
+
+/// What tells a record from every other; a dead letter may carry the name of the event that it was before.
+fn name<'a>(record: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
+    let headers = record.headers()?;
+    let find = |key: &str| headers.iter().filter(|header| header.key == key).last().and_then(|header| header.value);
+    find(DEAD_LETTER).or_else(|| find(EVENT))
 }
 
 /// Another producer's open transaction holds back everything behind its beginning.

@@ -30,22 +30,46 @@ pub struct Emission {
     pub reply: oneshot::Sender<Result<(), OnceError>>,
 }
 
+impl Emission {
+    /// Roughly, keys, values and headers.
+    pub fn bytes(&self) -> usize {
+        let of_headers = |event: &Outgoing| -> usize {
+            event.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, |value| value.0.len())).sum()
+        };
+        let of = |event: &Outgoing| {
+            let of_text = |text: &Option<Vec<u8>>| text.as_ref().map_or(0, Vec::len);
+            of_text(&event.key) + of_text(&event.value) + of_headers(event)
+        };
+        self.events.iter().map(of).sum()
+    }
+}
+
 /// How a transaction ended.
-#[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// Its emissions were answered, or are left for the next for a reason that is gone.
-    Committed,
-    /// Nothing of it was emitted; trying at once would be in vain.
-    Aborted { reason: String },
+    /// Committed or aborted for sure; these are to be tried again.
+    Sure(Left),
     /// The identity was ended, or the outcome is not known. Everybody was told.
     Lost,
+}
+
+/// Emissions of which nothing is out.
+#[derive(Default)]
+pub struct Left {
+    /// They were only in bad company.
+    pub innocent: Vec<Emission>,
+    /// Kafka did not take them now; in vain to try at once.
+    pub failed: Vec<Emission>,
+    /// Why not.
+    pub reason: String,
 }
 
 /// What went wrong with an emission.
 enum Fault {
     Refused(OnceError),
-    /// Not its own fault.
+    /// Not for ever.
     Failed(String),
+    /// The batch was too large; alone it may not be.
+    Batch,
 }
 
 /// What a transaction works with.
@@ -58,7 +82,7 @@ pub struct Transaction<'a> {
 
 impl Transaction<'_> {
     /// Emits these, answers them, and hands back those that must be tried again.
-    pub async fn run(mut self, emissions: Vec<Emission>) -> (End, Vec<Emission>) {
+    pub async fn run(mut self, emissions: Vec<Emission>) -> End {
         let shelf = self.live.shelf().clone();
         let Some(producer) = shelf.producer() else { return lose(emissions, "the producer is closed") };
         if let Err(e) = producer.begin_transaction() {
@@ -71,21 +95,18 @@ impl Transaction<'_> {
         if self.end(|producer| producer.abort_transaction(ATTEMPT)).await.is_err() {
             return lose(emissions, "it could not be aborted");
         }
-        let (mut left, mut failed) = (Vec::new(), None);
+        let mut left = Left::default();
         for (emission, fault) in emissions.into_iter().zip(faults) {
             match fault {
                 Some(Fault::Refused(refused)) => drop(emission.reply.send(Err(refused))),
                 Some(Fault::Failed(reason)) => {
-                    failed = Some(reason);
-                    left.push(emission);
+                    left.reason = reason;
+                    left.failed.push(emission);
                 }
-                None => left.push(emission),
+                None | Some(Fault::Batch) => left.innocent.push(emission),
             }
         }
-        match failed {
-            Some(reason) => (End::Aborted { reason }, left),
-            None => (End::Committed, left),
-        }
+        End::Sure(left)
     }
 
     /// Hands all events to Kafka and waits for their deliveries.
@@ -145,7 +166,7 @@ impl Transaction<'_> {
             // Said of the whole batch, which librdkafka does not split: the event may be small enough for the topic by itself.
             Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) if !alone => {
                 self.single.insert(topic.to_owned());
-                Fault::Failed(format!("topic `{topic}` takes only smaller batches"))
+                Fault::Batch
             }
             Some(code) if is_permanent(code) => {
                 // It may be created again.
@@ -156,7 +177,7 @@ impl Transaction<'_> {
         }
     }
 
-    async fn commit(&self, producer: &Producer, emissions: Vec<Emission>) -> (End, Vec<Emission>) {
+    async fn commit(&self, producer: &Producer, emissions: Vec<Emission>) -> End {
         reached("emit.after-produce");
         // Committing waits in steps of 100 ms while anything is counted as under way, which it is for a moment after its delivery.
         while producer.in_flight_count() > 0 {
@@ -168,11 +189,11 @@ impl Transaction<'_> {
                     // Whoever asked may have gone; it will find it.
                     let _ = emission.reply.send(Ok(()));
                 }
-                (End::Committed, Vec::new())
+                End::Sure(Left::default())
             }
             Err(ClientError::Transaction(e)) if e.txn_requires_abort() => {
                 match self.end(|producer| producer.abort_transaction(ATTEMPT)).await {
-                    Ok(()) => (End::Aborted { reason: e.to_string() }, emissions),
+                    Ok(()) => End::Sure(Left { failed: emissions, reason: e.to_string(), ..Left::default() }),
                     Err(e) => lose(emissions, &e.to_string()),
                 }
             }
@@ -194,10 +215,10 @@ impl Transaction<'_> {
     }
 }
 
-fn lose(emissions: Vec<Emission>, reason: &str) -> (End, Vec<Emission>) {
+fn lose(emissions: Vec<Emission>, reason: &str) -> End {
     tracing::debug!(reason, emissions = emissions.len(), "the outcome of a transaction is not known");
     for emission in emissions {
         let _ = emission.reply.send(Err(lost(reason)));
     }
-    (End::Lost, Vec::new())
+    End::Lost
 }
