@@ -22,11 +22,11 @@ impl Backoff {
 
     /// Waits before the next attempt.
     pub async fn wait(&mut self) {
-        tokio::time::sleep(self.next()).await;
+        tokio::time::sleep(self.next_wait()).await;
     }
 
     /// How long to wait before the next attempt.
-    pub fn next(&mut self) -> Duration {
+    pub fn next_wait(&mut self) -> Duration {
         let wait = self.next.mul_f64(rand::random_range(0.5..1.0));
         self.next = (self.next * 2).min(self.longest);
         wait

@@ -150,7 +150,7 @@ impl Producer {
                     }
                     self.reporter.away(&left.reason);
                     if self.aside.is_empty() {
-                        self.again_at = Some(Instant::now() + self.backoff.next());
+                        self.again_at = Some(Instant::now() + self.backoff.next_wait());
                     }
                     self.aside.extend(left.failed);
                 }
