@@ -36,7 +36,7 @@ pub enum OpenError {
         known: i64,
     },
     /// There is no such file, for an operation that needs one.
-    #[error("there is no store at {path}")]
+    #[error("there is no store at {path}: is that the right path?")]
     Missing {
         /// The database file.
         path: PathBuf,

@@ -106,7 +106,9 @@ impl Network for StoreNetwork {
         let (reply, done) = oneshot::channel();
         let registered = self.store.engine.submit(Job::Register { pid: self.pid.clone(), reply }).await;
         if registered.is_err() || done.await.is_err() {
-            return Err(resonate::error::Error::NetworkError("the store is closed".to_owned()));
+            return Err(resonate::error::Error::NetworkError(
+                "the store is closed, or can't write: its log says why".to_owned(),
+            ));
         }
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let (courier, mut stop) = (self.courier(), self.stop.subscribe());

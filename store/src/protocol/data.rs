@@ -6,12 +6,14 @@ use serde::Deserialize;
 
 /// A time, milliseconds since the Unix epoch.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Tick {
     pub time: i64,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 pub struct CreateSchedule {
     pub id: String,
     pub cron: Cron,
@@ -31,12 +33,14 @@ impl<'de> Deserialize<'de> for Cron {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Id {
     pub id: String,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 pub struct CreatePromise {
     pub id: String,
     pub timeout_at: i64,
@@ -47,6 +51,7 @@ pub struct CreatePromise {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct SettlePromise {
     pub id: String,
     pub state: SettleState,
@@ -63,12 +68,14 @@ pub enum SettleState {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct RegisterCallback {
     pub awaited: String,
     pub awaiter: String,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct RegisterListener {
     pub awaited: String,
     pub address: String,
@@ -76,11 +83,13 @@ pub struct RegisterListener {
 
 /// An operation inside another.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Action<T> {
     pub data: T,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct CreateTask {
     pub pid: String,
     pub ttl: Ttl,
@@ -88,6 +97,7 @@ pub struct CreateTask {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct AcquireTask {
     pub id: String,
     pub version: i64,
@@ -96,12 +106,14 @@ pub struct AcquireTask {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct TaskLease {
     pub id: String,
     pub version: i64,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct FulfillTask {
     pub id: String,
     pub version: i64,
@@ -109,6 +121,7 @@ pub struct FulfillTask {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct SuspendTask {
     pub id: String,
     pub version: i64,
@@ -130,6 +143,7 @@ pub enum FencedAction {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct Heartbeat {
     pub pid: String,
     pub tasks: Vec<TaskLease>,
@@ -175,6 +189,7 @@ impl SearchOf {
 /// What a search of any kind is asked with.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+#[serde(expecting = "an object")]
 pub(super) struct SearchData {
     pub state: Option<String>,
     pub tags: Option<Tags>,

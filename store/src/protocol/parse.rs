@@ -21,6 +21,7 @@ pub struct Request {
 pub type Fault = String;
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Envelope<'a> {
     #[serde(borrow)]
     kind: Cow<'a, str>,
@@ -31,6 +32,7 @@ struct Envelope<'a> {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(expecting = "an object")]
 struct Head<'a> {
     #[serde(borrow, default, rename = "corrId")]
     corr_id: Cow<'a, str>,
@@ -42,6 +44,7 @@ struct Head<'a> {
 
 /// An operation inside another, as far as it is known which.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Fence<'a> {
     id: String,
     version: i64,
@@ -50,6 +53,7 @@ struct Fence<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct RawAction<'a> {
     #[serde(borrow)]
     kind: Cow<'a, str>,
