@@ -9,7 +9,7 @@ use crate::lock::StoreLock;
 use crate::protocol::Reply;
 use crate::readers::Readers;
 use crate::schema::{beside, size};
-use crate::state::{Effect, Removal, State};
+use crate::state::{Effect, Removal, State, undo_part};
 use rusqlite::{Connection, params};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -277,11 +277,7 @@ impl Writer {
             }
             Err(_) => {
                 effects.truncate(before);
-                // What can't be undone alone is undone with the rest.
-                let undo = "ROLLBACK TO part; RELEASE part";
-                if !self.connection.is_autocommit() && self.connection.execute_batch(undo).is_err() {
-                    let _ = self.connection.execute_batch("ROLLBACK");
-                }
+                undo_part(&self.connection);
             }
         }
         result

@@ -35,11 +35,11 @@ impl Dispatcher {
     async fn dead_letter(
         &self,
         route: &Route,
-        workflow: Option<&str>,
+        workflow: &str,
         message: &Message,
         reason: &str,
     ) -> Result<Dispatched, DispatchError> {
-        let death = Death { workflow, reason, attempts: 0, plugin_digest: None };
+        let death = Death { workflow: Some(workflow), reason, attempts: 0, plugin_digest: None };
         match self.emitter.emit(vec![dead_letter(route, message, &death)]).await {
             Ok(()) => {
                 tracing::warn!(
@@ -99,7 +99,7 @@ impl Dispatch for Dispatcher {
             }
             // The back end does not take this message: its own fault, and its own end.
             Err(DurableError::Refused { status: 400 | 413 | 422, reason, .. }) => {
-                self.dead_letter(route, Some(&workflow), &start.message, &reason).await
+                self.dead_letter(route, &workflow, &start.message, &reason).await
             }
             Err(e) => Err(DispatchError(e.to_string())),
         }

@@ -79,16 +79,14 @@ impl<'a> State<'a> {
         match result {
             Ok(reply) => {
                 if savepoint {
-                    connection.prepare_cached("RELEASE request")?.execute([])?;
+                    connection.prepare_cached("RELEASE part")?.execute([])?;
                 }
                 Ok(reply)
             }
             Err(e) => {
                 self.effects.truncate(before);
-                // What can't be undone alone is undone with the rest.
-                let undo = "ROLLBACK TO request; RELEASE request";
-                if savepoint && !connection.is_autocommit() && connection.execute_batch(undo).is_err() {
-                    let _ = connection.execute_batch("ROLLBACK");
+                if savepoint {
+                    undo_part(connection);
                 }
                 Err(e)
             }
@@ -98,7 +96,7 @@ impl<'a> State<'a> {
     /// To be called before the first write of a request that may write more than once.
     fn begin_writing(&mut self) -> Sql<()> {
         if self.undo == Undo::Nothing {
-            self.view.connection.prepare_cached("SAVEPOINT request")?.execute([])?;
+            self.view.connection.prepare_cached("SAVEPOINT part")?.execute([])?;
             self.undo = Undo::Savepoint;
         }
         Ok(())
@@ -359,6 +357,14 @@ impl<'a> State<'a> {
                 .execute([&register.awaited, &register.address])?;
         }
         Ok(Reply::promise(promise))
+    }
+}
+
+/// Undoes what came since the savepoint `part`; what can't be undone alone is undone with the rest.
+pub fn undo_part(connection: &Connection) {
+    let undo = "ROLLBACK TO part; RELEASE part";
+    if !connection.is_autocommit() && connection.execute_batch(undo).is_err() {
+        let _ = connection.execute_batch("ROLLBACK");
     }
 }
 
