@@ -18,7 +18,7 @@ fn ordered(topic: &str, order: Order) -> Arc<Route> {
 async fn produce_keyed(topic: &str, values: impl IntoIterator<Item = String>) {
     let record = |value: String| Outgoing {
         topic: topic.to_owned(),
-        key: Some(value[..1].as_bytes().to_vec()).filter(|key| key != b"-"),
+        key: Some(value.as_bytes()[..1].to_vec()).filter(|key| key != b"-"),
         value: Some(value.into_bytes()),
         headers: Vec::new(),
     };
