@@ -5,6 +5,7 @@
 //! Kafka's client (it emits through a trait), the plugin engine nothing of Resonate.
 
 pub mod admin;
+mod causes;
 pub mod cli;
 pub mod config;
 pub mod durable;

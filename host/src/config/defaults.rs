@@ -1,6 +1,9 @@
 //! Every default, once: for the reader, for the sample and for runs without a file.
 
-use super::types::{Delivery, IdSource, Limits, Order, Plugins, Properties, Retry, Route, Store, Worker};
+use super::allow::{Allow, Bounds};
+use super::types::{
+    Database, DatabaseUrl, Delivery, IdSource, Limits, Order, Plugins, Properties, Retry, Route, Store, Worker,
+};
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,7 +38,18 @@ pub fn retry() -> Retry {
 }
 
 pub fn limits() -> Limits {
-    Limits { time: Duration::from_secs(10), memory: 64 << 20, output: 1 << 20, log: 64 << 10 }
+    Limits {
+        time: Duration::from_secs(10),
+        memory: 64 << 20,
+        output: 1 << 20,
+        events: 1000,
+        response: 8 << 20,
+        log: 64 << 10,
+    }
+}
+
+pub fn database(url: DatabaseUrl) -> Database {
+    Database { url, connections: 10, timeout: Duration::from_secs(10), rows: 10_000, bytes: 8 << 20, rate: None }
 }
 
 /// A route of which only these are known.
@@ -53,6 +67,8 @@ pub fn route(name: String, topic: String, plugin: String) -> Route {
         retry: retry(),
         limits: limits(),
         config: Properties::default(),
+        allow: Allow::default(),
+        bounds: Bounds::default(),
         topic,
     }
 }

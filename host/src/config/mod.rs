@@ -1,18 +1,22 @@
 //! The configuration file: types, defaults, validation that points at the line and the key of every fault.
 
+mod allow;
 mod defaults;
 mod fault;
 #[cfg(test)]
 mod faults_tests;
 mod reader;
+mod routes;
 mod sample;
 mod settings;
 mod types;
 
+pub use allow::*;
 pub use fault::{ConfigError, Fault};
 pub use sample::sample;
 pub use types::*;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Reads a configuration file. Paths in it are relative to its folder.
@@ -54,6 +58,7 @@ impl Config {
             store: defaults::store(base),
             plugins: defaults::plugins(base),
             worker: defaults::worker(),
+            databases: BTreeMap::new(),
             routes: Vec::new(),
         }
     }

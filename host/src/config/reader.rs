@@ -122,6 +122,75 @@ impl<'i> Table<'i> {
         }
     }
 
+    /// The texts of a list, each read by `parse`.
+    pub fn list<T>(
+        &mut self,
+        key: &'static str,
+        notes: &mut Notes<'_>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<Found<T>> {
+        let mut parsed = Vec::new();
+        for item in self.items(key, notes) {
+            let Some(text) = text_of(&item, notes) else { continue };
+            match parse(&text) {
+                Ok(value) => parsed.push(Found { value, span: item.span, key: item.key }),
+                Err(message) => notes.fault(item.span, &item.key, message),
+            }
+        }
+        parsed
+    }
+
+    /// A list of tables in which a text stands for a table that holds only that, under `main`.
+    pub fn list_of_tables(&mut self, key: &'static str, main: &'static str, notes: &mut Notes<'_>) -> Vec<Table<'i>> {
+        let mut tables = Vec::new();
+        for item in self.items(key, notes) {
+            match item.value {
+                DeValue::Table(table) => tables.push(Table::new(item.key, item.span, table)),
+                value @ DeValue::String(_) => {
+                    let value = Spanned::new(item.span.clone(), value);
+                    let entry = Entry { key: main.to_owned(), key_span: item.span.clone(), value };
+                    tables.push(Table { path: item.key, entries: vec![entry], known: Vec::new(), span: item.span });
+                }
+                other => {
+                    let message = format!("is {}; a text in quotes or a table is expected", describe(&other));
+                    notes.fault(item.span, &item.key, message);
+                }
+            }
+        }
+        tables
+    }
+
+    fn items(&mut self, key: &'static str, notes: &mut Notes<'_>) -> Vec<Found<DeValue<'i>>> {
+        let Some(found) = self.take(key) else { return Vec::new() };
+        let DeValue::Array(array) = found.value else {
+            let message = format!("is {}, not a list; write it in [ ]", describe(&found.value));
+            notes.fault(found.span, &found.key, message);
+            return Vec::new();
+        };
+        let item = |(index, item): (usize, Spanned<DeValue<'i>>)| Found {
+            span: item.span(),
+            key: format!("{}[{index}]", found.key),
+            value: item.into_inner(),
+        };
+        array.into_iter().enumerate().map(item).collect()
+    }
+
+    /// The tables in a table, by name.
+    pub fn named_tables(self, notes: &mut Notes<'_>) -> Vec<(String, Table<'i>)> {
+        let mut tables = Vec::new();
+        for entry in self.entries {
+            let (path, span) = (format!("{}.{}", self.path, entry.key), entry.value.span());
+            match entry.value.into_inner() {
+                DeValue::Table(table) => tables.push((entry.key, Table::new(path, span, table))),
+                other => {
+                    let message = format!("is {}, not a table; write it as [{path}]", describe(&other));
+                    notes.fault(span, &path, message);
+                }
+            }
+        }
+        tables
+    }
+
     /// A text that must be there.
     pub fn required(&mut self, key: &'static str, example: &str, notes: &mut Notes<'_>) -> Option<Found<String>> {
         if !self.entries.iter().any(|entry| entry.key == key) {
@@ -288,13 +357,6 @@ impl<'i> Table<'i> {
             }
         }
         texts
-    }
-
-    /// Notes that a key is known, and refuses it with a reason if it is there.
-    pub fn refuse(&mut self, key: &'static str, reason: &str, notes: &mut Notes<'_>) {
-        if let Some(found) = self.take(key) {
-            notes.fault(found.span, &found.key, reason);
-        }
     }
 
     /// Whatever nobody asked for is a fault, with the nearest known name.

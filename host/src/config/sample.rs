@@ -1,7 +1,7 @@
 //! A commented configuration file with every key and its default.
 
 use super::defaults;
-use super::types::{Limits, Retry, Worker};
+use super::types::{DatabaseUrl, Limits, Retry, Worker};
 use humantime::format_duration as time;
 use std::path::Path;
 
@@ -12,7 +12,8 @@ pub fn sample() -> String {
     let Worker { max_in_flight, calls, lease, drain } = defaults::worker();
     let route = defaults::route("records".into(), "records_to_be_deleted".into(), "delete-batch".into());
     let Retry { attempts, first, max, factor, lost_leases } = route.retry;
-    let Limits { time: call, memory, output, log } = route.limits;
+    let Limits { time: call, memory, output, events, response, log } = route.limits;
+    let database = defaults::database(DatabaseUrl::Sqlite(base.to_owned()));
     let size =
         |bytes: usize| bytesize::ByteSize(bytes as u64).display().iec().to_string().replace(".0 ", "").replace(' ', "");
     format!(
@@ -49,6 +50,14 @@ brokers = "localhost:9092"
 # lease = "{lease}"                           # without a sign of life for so long, another worker takes over
 # drain = "{drain}"                           # how long shutdown waits for steps under way
 
+# [database.orders]                       # for plugins whose route allows it
+# url = "${{ORDERS_URL}}"                   # postgres://USER:PASSWORD@HOST/NAME, or sqlite:FILE
+# connections = {connections}
+# timeout = "{timeout}"                         # of one statement
+# rows = {rows}                            # in one answer
+# bytes = "{bytes}"                         # in one answer
+# rate = "100/s"
+
 [[route]]
 topic = "{topic}"
 plugin = "{plugin}"                 # plugins/{plugin}.wasm
@@ -61,7 +70,10 @@ completions = "records_that_were_deleted"
 # order = "none"                          # none | key | partition: a record waits for the one before it to end
 # deadline = "{deadline}"
 # retry = {{ attempts = {attempts}, first = "{first}", max = "{max}", factor = {factor:?}, lost-leases = {lost_leases} }}
-# limits = {{ time = "{call}", memory = "{memory}", output = "{output}", log = "{log}" }}
+# limits = {{ time = "{call}", memory = "{memory}", output = "{output}", events = {events}, response = "{response}", log = "{log}" }}
+# calls = 16                              # of the plugin at a time; absent: only those of the worker bound it
+# rate = "100/s"                          # of calls
+# allow = {{ http = ["https://api.example.com/v1"], sql = ["orders"], keyvalue = "route" }}   # nothing unless said
 config = {{ batch = "100", delay-ms = "5000" }}   # what the plugin reads through wasi:config/store
 "#,
         group = defaults::GROUP,
@@ -82,18 +94,23 @@ config = {{ batch = "100", delay-ms = "5000" }}   # what the plugin reads throug
         call = time(call),
         memory = size(memory),
         output = size(output),
+        response = size(response),
+        connections = database.connections,
+        timeout = time(database.timeout),
+        rows = database.rows,
+        bytes = size(database.bytes),
         log = size(log),
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Config, parse};
+    use super::super::{Config, Database, defaults, parse};
     use super::sample;
     use std::path::Path;
 
     fn read(text: &str) -> Config {
-        parse(text, "pawl.toml", Path::new("/base"), |_| Some("x".to_owned())).unwrap_or_else(|e| panic!("{e}"))
+        parse(text, "pawl.toml", Path::new("/base"), |_| Some("sqlite:x".to_owned())).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// The sample with every line in force that is commented out and begins with a key or a table.
@@ -116,6 +133,16 @@ mod tests {
         assert!(with.resonate.take().is_some());
         let kafka = with.kafka.as_mut().unwrap();
         assert_eq!(std::mem::take(&mut kafka.properties).0.len(), 4);
+        // What has no default is shown by examples.
+        let database = with.databases.remove("orders").unwrap();
+        assert_eq!(
+            (database.rate.is_some(), Database { rate: None, ..database.clone() }),
+            (true, defaults::database(database.url))
+        );
+        let route = &mut with.routes[0];
+        assert!(route.bounds.rate.is_some() && route.bounds.at_once.is_some());
+        assert_eq!((route.allow.http.len(), route.allow.sql.len()), (1, 1));
+        (route.bounds, route.allow) = Default::default();
         assert_eq!(with, without);
     }
 }

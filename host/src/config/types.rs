@@ -1,5 +1,6 @@
 //! The settings of a worker as the rest of the program sees them: complete, validated, defaults filled in.
 
+use super::allow::{Allow, Bounds, Rate};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ pub struct Config {
     pub plugins: Plugins,
     /// `[worker]`
     pub worker: Worker,
+    /// `[database.NAME]`, by name.
+    pub databases: BTreeMap<String, Database>,
     /// `[[route]]`, in the order of the file; names are unique, topics too.
     pub routes: Vec<Route>,
 }
@@ -111,6 +114,32 @@ pub struct Worker {
     pub drain: Duration,
 }
 
+/// `[database.NAME]`: a database that plugins may use whose route allows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Database {
+    /// Where it is.
+    pub url: DatabaseUrl,
+    /// At most this many connections. Default: 10.
+    pub connections: usize,
+    /// How long one statement may take, the wait for a connection included. Default: 10 s.
+    pub timeout: Duration,
+    /// At most this many rows in one answer. Default: 10,000.
+    pub rows: usize,
+    /// At most this many bytes in one answer. Default: 8 MiB.
+    pub bytes: usize,
+    /// How many statements may begin in a time.
+    pub rate: Option<Rate>,
+}
+
+/// Where a database is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DatabaseUrl {
+    /// `postgres://` or `postgresql://`. It may hold a password.
+    Postgres(Secret),
+    /// `sqlite:FILE`, relative to the configuration file.
+    Sqlite(PathBuf),
+}
+
 /// `[[route]]`: what happens to the records of one topic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
@@ -141,6 +170,10 @@ pub struct Route {
     pub limits: Limits,
     /// What the plugin reads through `wasi:config/store`.
     pub config: Properties,
+    /// What the plugin may reach.
+    pub allow: Allow,
+    /// How many calls of the plugin, and how often.
+    pub bounds: Bounds,
 }
 
 /// How often an event, or a dead letter, may come to a reader.
@@ -202,6 +235,10 @@ pub struct Limits {
     pub memory: usize,
     /// What a call may return (state and events together) in bytes. Default: 1 MiB.
     pub output: usize,
+    /// How many events a call may return. Default: 1000.
+    pub events: usize,
+    /// What one HTTP response may hold in bytes. Default: 8 MiB.
+    pub response: usize,
     /// What a call may write to stdout and stderr in bytes; the rest is cut off. Default: 64 KiB.
     pub log: usize,
 }

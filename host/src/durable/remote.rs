@@ -2,6 +2,7 @@
 
 use super::DurableError;
 use super::backoff::Backoff;
+use crate::causes::causes;
 use futures::StreamExt;
 use resonate::error::{Error, Result};
 use resonate::network::Network;
@@ -269,18 +270,4 @@ impl Network for RemoteNetwork {
     fn target_resolver(&self, target: &str) -> String {
         format!("poll://any@{target}")
     }
-}
-
-/// An error with its causes: reqwest's own words leave out why.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -1,11 +1,10 @@
 //! Calls of real components: every outcome, every limit, many at a time.
 
 use super::contract::{Bytes, Event, Failure, Header, Outcome, Signal};
-use super::testing::{Logs, component, engine, limits, message, progress, run};
+use super::testing::{Logs, component, engine, grants, grants_with, limits, message, progress, run};
 use super::{Call, Version};
 use crate::config::Limits;
 use futures::future::join_all;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -96,8 +95,8 @@ async fn bytes_and_nulls_pass_unchanged() {
             Header { name: "twice".to_owned(), value: Some(Bytes(all.clone())) },
             Header { name: "twice".to_owned(), value: Some(Bytes(Vec::new())) },
         ];
-        let (config, limits) = (BTreeMap::new(), limits());
-        let call = Call { progress: progress(0, None), message: &message, config: &config, limits: &limits };
+        let grants = grants(limits());
+        let call = Call { progress: progress(0, None), message: &message, grants: &grants };
         let expected = Event {
             topic: None,
             key: message.key.clone(),
@@ -113,7 +112,7 @@ async fn state_and_signals_reach_the_next_step() {
     let logs = Logs::capture();
     let (version, _cache) = scripted(2).await;
     let message = message(r#"{"script":[{"op":"again"},{"op":"again"},{"op":"again"},{"op":"again"}]}"#);
-    let (config, limits) = (BTreeMap::new(), limits());
+    let grants = grants(limits());
     let signals = [
         None,
         Some(Signal::Resolved(Bytes(b"{\"ok\":true}".to_vec()))),
@@ -126,7 +125,7 @@ async fn state_and_signals_reach_the_next_step() {
         progress.state = handed_on;
         progress.signal = signal;
         progress.attempt = 2;
-        let reply = version.call(Call { progress, message: &message, config: &config, limits: &limits }).await;
+        let reply = version.call(Call { progress, message: &message, grants: &grants }).await;
         let Ok(Outcome::Again { state, .. }) = reply.result else { panic!("{reply:?}") };
         handed_on = state;
     }
@@ -278,13 +277,11 @@ async fn a_spinning_plugin_does_not_block_the_others() {
 async fn the_route_s_config_reaches_the_plugin() {
     let (engine, _cache) = engine(1);
     let version = engine.load("delete-batch", component("delete-batch")).await.unwrap();
-    let config = BTreeMap::from([("batch".to_owned(), "none".to_owned())]);
-    let (message, limits) = (message("\"record-1\""), limits());
-    let refused =
-        version.call(Call { progress: progress(0, None), message: &message, config: &config, limits: &limits }).await;
+    let message = message("\"record-1\"");
+    let grants = grants_with(limits(), |route| drop(route.config.0.insert("batch".to_owned(), "none".to_owned())));
+    let refused = version.call(Call { progress: progress(0, None), message: &message, grants: &grants }).await;
     assert!(refused.result.is_err(), "{refused:?}");
-    let config = BTreeMap::from([("batch".to_owned(), "1".to_owned())]);
-    let taken =
-        version.call(Call { progress: progress(0, None), message: &message, config: &config, limits: &limits }).await;
+    let grants = grants_with(limits(), |route| drop(route.config.0.insert("batch".to_owned(), "1".to_owned())));
+    let taken = version.call(Call { progress: progress(0, None), message: &message, grants: &grants }).await;
     assert!(taken.result.is_ok(), "{taken:?}");
 }

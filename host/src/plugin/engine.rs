@@ -4,6 +4,7 @@ use super::cache::Cache;
 use super::capabilities::{self, State};
 use super::digest::Digest;
 use super::error::{EngineError, LoadError};
+use super::grants::Grants;
 use super::limits::most;
 use super::ticker::Ticker;
 use super::version::Version;
@@ -78,18 +79,19 @@ impl Engine {
     /// Compiles (or finds in the cache) and checks a component, off the async threads.
     pub async fn load(&self, name: &str, bytes: Vec<u8>) -> Result<Arc<Version>, LoadError> {
         let (engine, name) = (self.clone(), Arc::from(name));
-        blocking(move || engine.load_blocking(name, &bytes, Digest::of(&bytes))).await
+        blocking(move || engine.load_blocking(name, &bytes, Digest::of(&bytes), &[])).await
     }
 
-    /// The same for who knows the digest already.
+    /// The same for who knows the digest already, and the routes that will call it.
     pub(super) async fn load_digested(
         &self,
         name: &str,
         bytes: Vec<u8>,
         digest: Digest,
+        routes: &[Arc<Grants>],
     ) -> Result<Arc<Version>, LoadError> {
-        let (engine, name) = (self.clone(), Arc::from(name));
-        blocking(move || engine.load_blocking(name, &bytes, digest)).await
+        let (engine, name, routes) = (self.clone(), Arc::from(name), routes.to_vec());
+        blocking(move || engine.load_blocking(name, &bytes, digest, &routes)).await
     }
 
     /// How many components were compiled, not found in the cache, since the start.
@@ -97,7 +99,13 @@ impl Engine {
         self.0.compiled.load(Ordering::Relaxed)
     }
 
-    fn load_blocking(&self, name: Arc<str>, bytes: &[u8], digest: Digest) -> Result<Arc<Version>, LoadError> {
+    fn load_blocking(
+        &self,
+        name: Arc<str>,
+        bytes: &[u8],
+        digest: Digest,
+        routes: &[Arc<Grants>],
+    ) -> Result<Arc<Version>, LoadError> {
         let inner = &self.0;
         shape::check(bytes)?;
         let begun = Instant::now();
@@ -112,7 +120,7 @@ impl Engine {
                 (component, Some(compiled_in))
             }
         };
-        let pre = fit::check(&component, &inner.linker)?;
+        let pre = fit::check(&component, &inner.linker, routes)?;
         Ok(Arc::new(Version::new(name, digest, bytes.len(), compiled_in, pre, self.clone())))
     }
 }

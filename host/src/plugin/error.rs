@@ -34,6 +34,14 @@ pub enum EngineError {
     Link(String),
 }
 
+/// Why what a route allows can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// The HTTP client: the system's certificates, most likely.
+    #[error("can't set up HTTP for plugins: {0}")]
+    Http(String),
+}
+
 /// Why a component is refused. The text goes on after "refused:".
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

@@ -3,12 +3,20 @@
 use super::bindings::{HANDLER, HANDLER_VERSION, PluginPre, wit};
 use super::capabilities::{self, State, satisfies};
 use super::error::LoadError;
+use super::grants::Grants;
+use std::sync::Arc;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker};
 
-/// Answers what calls start from, or every fault at once.
-pub(super) fn check(component: &Component, linker: &Linker<State>) -> Result<PluginPre<State>, LoadError> {
-    let faults: Vec<String> = export_fault(component).into_iter().chain(import_fault(component)).collect();
+/// Answers what calls start from, or every fault at once. Each of `routes` must give what the component imports.
+pub(super) fn check(
+    component: &Component,
+    linker: &Linker<State>,
+    routes: &[Arc<Grants>],
+) -> Result<PluginPre<State>, LoadError> {
+    let refused = routes.iter().flat_map(|route| grant_faults(component, route));
+    let faults: Vec<String> =
+        export_fault(component).into_iter().chain(import_fault(component)).chain(refused).collect();
     if !faults.is_empty() {
         return Err(LoadError::Unfit(faults));
     }
@@ -42,6 +50,20 @@ fn export_fault(component: &Component) -> Option<String> {
     } else {
         format!("exports {} but not {wanted}", exports.join(", "))
     })
+}
+
+/// What it imports and the route does not allow, with the line that would.
+fn grant_faults(component: &Component, route: &Grants) -> Vec<String> {
+    let ty = component.component_type();
+    let imports: Vec<&str> = ty.imports(component.engine()).map(|(name, _)| name).collect();
+    capabilities::missing_grants(&imports, &route.allow)
+        .map(|(import, line)| {
+            format!(
+                "imports {import}, which route `{}` does not allow; if it may, add to the route: {line}",
+                route.route
+            )
+        })
+        .collect()
 }
 
 fn import_fault(component: &Component) -> Option<String> {

@@ -76,6 +76,10 @@ impl ResourceLimiter for Limiter {
 pub(super) enum Breach {
     #[error("ran longer than {}: raise `limits.time` of the route in pawl.toml", time(*.limit))]
     Time { limit: Duration },
+    #[error("ran longer than {} (`limits.time` of the route in pawl.toml), at the end waiting for {waited_for}", time(*.limit))]
+    Waited { limit: Duration, waited_for: String },
+    #[error("returned {count} events where {limit} are allowed: raise `limits.events` of the route in pawl.toml")]
+    Events { count: usize, limit: usize },
     #[error("needs more than {} of memory ({cause}): raise `limits.memory` of the route in pawl.toml", size(*.limit))]
     Memory { limit: usize, cause: String },
     #[error("returned {} where {} are allowed: raise `limits.output` of the route in pawl.toml", size(*.bytes), size(*.limit))]
@@ -90,8 +94,17 @@ pub(super) fn lift_fuel(limits: &Limits) -> usize {
     limits.output.saturating_mul(2).saturating_add(256 * 1024)
 }
 
-/// Whether a result is within `limits.output`.
+/// Whether a result is within `limits.output` and `limits.events`.
 pub(super) fn check_output(result: &Result<wit::Outcome, wit::Failure>, limits: &Limits) -> Result<(), Breach> {
+    let events = match result {
+        Ok(wit::Outcome::Again(again)) => again.events.len(),
+        Ok(wit::Outcome::Wait(wait)) => wait.events.len(),
+        Ok(wit::Outcome::Done(events)) => events.len(),
+        Err(_) => 0,
+    };
+    if events > limits.events {
+        return Err(Breach::Events { count: events, limit: limits.events });
+    }
     let bytes = match result {
         Ok(wit::Outcome::Again(again)) => state_size(&again.state) + events_size(&again.events),
         Ok(wit::Outcome::Wait(wait)) => wait.name.len() + state_size(&wait.state) + events_size(&wait.events),
@@ -143,7 +156,7 @@ mod tests {
     use super::*;
 
     fn limits(memory: usize, output: usize) -> Limits {
-        Limits { time: Duration::from_secs(10), memory, output, log: 0 }
+        Limits { time: Duration::from_secs(10), memory, output, events: 10, response: 0, log: 0 }
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod engine;
 mod error;
 mod fit;
 mod folder;
+mod gate;
+mod grants;
 mod limits;
 mod output;
 mod registry;
@@ -20,13 +22,16 @@ mod watcher;
 
 pub use digest::Digest;
 pub use engine::{Engine, EngineSettings};
-pub use error::{EngineError, LoadError, RegistryError};
+pub use error::{EngineError, GrantError, LoadError, RegistryError};
+pub use grants::{Grants, Routes};
 pub use registry::{Registry, Status};
 pub use version::{Call, Reply, Version};
 pub use watcher::Watch;
 
 #[cfg(test)]
 mod call_tests;
+#[cfg(test)]
+mod http_tests;
 #[cfg(test)]
 mod load_tests;
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub(super) enum Stream {
 }
 
 /// What the lines carry.
+#[derive(Debug, Clone)]
 pub(super) struct Source {
     pub(super) workflow: String,
     pub(super) plugin: Arc<str>,

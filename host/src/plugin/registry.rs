@@ -3,6 +3,7 @@
 use super::digest::Digest;
 use super::engine::Engine;
 use super::error::RegistryError;
+use super::grants::Routes;
 use super::version::Version;
 use super::watcher::{self, Watch};
 use arc_swap::ArcSwap;
@@ -19,6 +20,7 @@ struct Inner {
     /// One pointer for all: a swap is seen whole or not at all.
     plugins: ArcSwap<BTreeMap<String, Entry>>,
     generation: watch::Sender<u64>,
+    routes: Routes,
 }
 
 #[derive(Clone, Default)]
@@ -48,12 +50,17 @@ pub struct Status {
 
 impl Registry {
     /// Loads what lies in the folder, then watches it. The folder may come later. A component that is refused is no error here: it
-    /// is logged, and its routes wait.
-    pub async fn open(engine: Engine, dir: PathBuf) -> Result<(Registry, Watch), RegistryError> {
+    /// is logged, and its routes wait. One is refused too that needs more than each of its routes gives.
+    pub async fn open(engine: Engine, dir: PathBuf, routes: Routes) -> Result<(Registry, Watch), RegistryError> {
         let (generation, _) = watch::channel(0);
-        let registry = Registry(Arc::new(Inner { plugins: ArcSwap::default(), generation }));
+        let registry = Registry(Arc::new(Inner { plugins: ArcSwap::default(), generation, routes }));
         let watch = watcher::start(engine, dir, registry.clone()).await?;
         Ok((registry, watch))
+    }
+
+    /// What the routes give their plugins.
+    pub fn routes(&self) -> &Routes {
+        &self.0.routes
     }
 
     /// The version that the next call of the plugin takes. A call keeps the version that it began with.

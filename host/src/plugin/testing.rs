@@ -1,12 +1,11 @@
 //! What the tests of this folder share: test components, engines, messages and the lines that are logged.
 
 use super::contract::{Bytes, Message, Progress};
-use super::{Call, Engine, EngineSettings, Reply, Version};
-use crate::config::Limits;
+use super::{Call, Engine, EngineSettings, Grants, Reply, Version};
+use crate::config::{Config, Limits, Route};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -88,7 +87,27 @@ pub fn engine_with_cache(calls: usize, cache: &std::path::Path) -> Engine {
 
 /// Bounds that no test meets by accident.
 pub fn limits() -> Limits {
-    Limits { time: Duration::from_secs(300), memory: 64 << 20, output: 1 << 20, log: 64 << 10 }
+    Limits {
+        time: Duration::from_secs(300),
+        memory: 64 << 20,
+        output: 1 << 20,
+        events: 10_000,
+        response: 1 << 20,
+        log: 64 << 10,
+    }
+}
+
+/// Those of a route that allows nothing.
+pub fn grants(limits: Limits) -> Arc<Grants> {
+    grants_with(limits, |_| {})
+}
+
+/// Those of a route that says more.
+pub fn grants_with(limits: Limits, change: impl FnOnce(&mut Route)) -> Arc<Grants> {
+    let mut route = Config::development(Path::new("."), &["r".to_owned()]).routes.remove(0);
+    route.limits = limits;
+    change(&mut route);
+    Grants::new(&route).unwrap()
 }
 
 pub fn message(value: &str) -> Message {
@@ -117,6 +136,6 @@ pub fn progress(step: u64, state: Option<&str>) -> Progress {
 /// Step 0 of a script of one entry.
 pub async fn run(version: &Arc<Version>, op: &str, limits: &Limits) -> Reply {
     let message = message(&format!(r#"{{"script":[{op}]}}"#));
-    let config = BTreeMap::new();
-    version.call(Call { progress: progress(0, None), message: &message, config: &config, limits }).await
+    let grants = grants(limits.clone());
+    version.call(Call { progress: progress(0, None), message: &message, grants: &grants }).await
 }

@@ -5,11 +5,12 @@ use super::capabilities::State;
 use super::contract::{Failure, Message, Outcome, Progress};
 use super::digest::Digest;
 use super::engine::Engine;
+use super::gate::Waits;
+use super::grants::Grants;
 use super::limits::{self, Breach, Limiter};
-use super::output::{Output, Source};
+use super::output::Source;
 use super::ticker::TICK;
 use crate::config::Limits;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,10 +33,8 @@ pub struct Call<'a> {
     pub progress: Progress,
     /// The record that the workflow is about.
     pub message: &'a Message,
-    /// What the plugin reads through `wasi:config/store`.
-    pub config: &'a BTreeMap<String, String>,
-    /// The bounds of the call.
-    pub limits: &'a Limits,
+    /// What the route gives its plugin.
+    pub grants: &'a Arc<Grants>,
 }
 
 /// What came of a call.
@@ -86,11 +85,13 @@ impl Version {
 
     /// Calls the plugin in a fresh instance. Waits for its turn first; the deadline begins after that.
     pub async fn call(self: &Arc<Self>, call: Call<'_>) -> Reply {
+        let waits = Waits::default();
         // Declared first, so dropped last: the instance is gone before another call takes its place.
+        let _pass = call.grants.calls.enter(&waits).await;
         let permit = self.engine.0.permits.acquire().await;
         let begun = Instant::now();
         let result = match permit {
-            Ok(_) => self.run(call).await,
+            Ok(_) => self.run(call, &waits).await,
             Err(_closed) => Err(Fault::Other("the engine is shutting down".to_owned())),
         };
         let result = match result {
@@ -104,11 +105,11 @@ impl Version {
     }
 
     /// The store lives only here: whatever becomes of the call, nothing of it is used again.
-    async fn run(&self, call: Call<'_>) -> Result<Result<wit::Outcome, wit::Failure>, Fault> {
-        let Call { progress, message, config, limits } = call;
+    async fn run(&self, call: Call<'_>, waits: &Waits) -> Result<Result<wit::Outcome, wit::Failure>, Fault> {
+        let Call { progress, message, grants } = call;
+        let limits = &grants.limits;
         let source = Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
-        let output = Output::new(source, limits.log);
-        let mut store = Store::new(&self.engine.0.engine, State::new(Limiter::new(limits), &output, config));
+        let mut store = Store::new(&self.engine.0.engine, State::new(grants, source, waits));
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(limits::lift_fuel(limits));
         bound_cpu_time(&mut store, limits.time);
@@ -121,7 +122,10 @@ impl Version {
         match tokio::time::timeout(limits.time, called).await {
             Ok(Ok(result)) => limits::check_output(&result, limits).map(|()| result).map_err(Fault::Breach),
             Ok(Err(error)) => Err(Fault::new(&error, &store.data().limiter, limits)),
-            Err(_elapsed) => Err(Fault::Breach(Breach::Time { limit: limits.time })),
+            Err(_elapsed) => Err(Fault::Breach(match waits.now() {
+                Some(waited_for) => Breach::Waited { limit: limits.time, waited_for },
+                None => Breach::Time { limit: limits.time },
+            })),
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The folder as people, editors, deployments and Kubernetes change it, and swaps while calls are in flight.
 
-use super::testing::{Logs, component, engine, limits, message, progress};
-use super::{Call, Digest, Engine, Registry, RegistryError, Watch};
+use super::testing::{Logs, component, engine, grants, limits, message, progress};
+use super::{Call, Digest, Engine, Registry, RegistryError, Routes, Watch};
 use crate::plugin::contract::Outcome;
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -41,7 +40,7 @@ impl Folder {
         let dir = root.path().join("plugins");
         prepare(&dir);
         let (engine, cache) = engine(4);
-        let (registry, watch) = Registry::open(engine.clone(), dir.clone()).await.unwrap();
+        let (registry, watch) = Registry::open(engine.clone(), dir.clone(), Routes::default()).await.unwrap();
         Folder { engine, registry, watch, dir, root, _cache: cache }
     }
 
@@ -235,7 +234,7 @@ async fn folders_above_may_come_later_too() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("one/two/plugins");
     let (engine, _cache) = engine(1);
-    let (registry, watch) = Registry::open(engine, dir.clone()).await.unwrap();
+    let (registry, watch) = Registry::open(engine, dir.clone(), Routes::default()).await.unwrap();
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("p.wasm"), a()).unwrap();
     registry.wait_for("p").await;
@@ -335,7 +334,7 @@ async fn what_is_no_folder_is_an_error() {
     let file = root.path().join("plugins");
     fs::write(&file, "").unwrap();
     let (engine, _cache) = engine(1);
-    let error = Registry::open(engine, file.clone()).await.err().unwrap();
+    let error = Registry::open(engine, file.clone(), Routes::default()).await.err().unwrap();
     assert!(matches!(&error, RegistryError::NotAFolder(path) if *path == file), "{error:?}");
 }
 
@@ -344,8 +343,8 @@ async fn a_call_in_flight_ends_on_the_version_that_it_began_with() {
     let logs = Logs::capture();
     let folder = Folder::with("p.wasm", &a()).await;
     let old = folder.registry.wait_for("p").await;
-    let (message, config, limits) = (message(r#"{"script":[{"op":"sleep","ms":300}]}"#), BTreeMap::new(), limits());
-    let call = || Call { progress: progress(0, None), message: &message, config: &config, limits: &limits };
+    let (message, grants) = (message(r#"{"script":[{"op":"sleep","ms":300}]}"#), grants(limits()));
+    let call = || Call { progress: progress(0, None), message: &message, grants: &grants };
     let (reply, ()) = tokio::join!(old.call(call()), async {
         while logs.messages("pawl::plugin").is_empty() {
             tokio::task::yield_now().await;
@@ -369,10 +368,10 @@ async fn swaps_under_load_lose_no_call() {
     for _ in 0..8 {
         let (registry, done, calls) = (folder.registry.clone(), done.clone(), calls.clone());
         load.spawn(async move {
-            let (message, config, limits) = (message(r#"{"script":[{"op":"again"}]}"#), BTreeMap::new(), limits());
+            let (message, grants) = (message(r#"{"script":[{"op":"again"}]}"#), grants(limits()));
             while !done.load(Ordering::Relaxed) {
                 let version = registry.current("p").unwrap();
-                let call = Call { progress: progress(0, None), message: &message, config: &config, limits: &limits };
+                let call = Call { progress: progress(0, None), message: &message, grants: &grants };
                 let reply = version.call(call).await;
                 assert!(matches!(reply.result, Ok(Outcome::Again { .. })), "{reply:?}");
                 calls.fetch_add(1, Ordering::Relaxed);

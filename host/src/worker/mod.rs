@@ -6,7 +6,7 @@ use crate::admin::{self, AdminError};
 use crate::config::{Config, Kafka, Route};
 use crate::durable::{BackEnd, Connection, DurableError, LostLeases, Running};
 use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, Emitter, KafkaError, OnceEmitter};
-use crate::plugin::{Engine, EngineError, EngineSettings, Registry, RegistryError, Watch};
+use crate::plugin::{Engine, EngineError, EngineSettings, GrantError, Registry, RegistryError, Routes, Watch};
 use crate::workflow::observe::Observer;
 use crate::workflow::{Deps, MessageWorkflow};
 use dispatcher::Dispatcher;
@@ -20,6 +20,9 @@ pub enum WorkerError {
     /// The plugin engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// What a route allows its plugin.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
     /// The plugins folder.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -54,7 +57,7 @@ impl Worker {
         let engine = Engine::new(EngineSettings { calls: config.worker.calls, cache: config.plugins.cache.clone() })?;
         // The store first: when another process holds it, nothing else should have begun.
         let connection = Connection::open(config).await?;
-        let (plugins, watch) = Registry::open(engine, config.plugins.dir.clone()).await?;
+        let (plugins, watch) = Registry::open(engine, config.plugins.dir.clone(), Routes::new(&config.routes)?).await?;
         let emitter = Arc::new(Emitter::new(kafka)?);
         let once = Arc::new(OnceEmitter::start(kafka)?);
         let routes: Vec<Arc<Route>> = config.routes.iter().cloned().map(Arc::new).collect();

@@ -58,6 +58,9 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         let Some(route) = self.deps.routes.get(&self.start.route) else {
             return Ok(postpone(format!("route `{}` is not configured", self.start.route)));
         };
+        let Some(grants) = self.deps.plugins.routes().route(&route.name) else {
+            return Ok(postpone(format!("route `{}` has no grants", route.name)));
+        };
         if now_ms() >= deadline_ms(&self.start, route) {
             return Ok(record(Next::Dead { reason: deadline_reason(route) }));
         }
@@ -84,8 +87,7 @@ impl Durable<CallArgs, StepRecord> for CallStep {
                     state: self.position.state.clone(),
                     signal: self.position.signal.clone(),
                 },
-                config: &route.config.0,
-                limits: &route.limits,
+                grants,
             })
             .await;
         reached("step.after-call");

@@ -1,11 +1,16 @@
 //! What the host offers to components: one file per capability, all of the same shape, named once in [`ALL`].
 
 mod config;
+pub(super) mod http;
 mod wasi;
 
+use super::gate::Waits;
+use super::grants::Grants;
 use super::limits::Limiter;
-use super::output::Output;
-use std::collections::{BTreeMap, BTreeSet};
+use super::output::{Output, Source};
+use crate::config::Allow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use wasmtime::component::Linker;
 
 /// Interfaces that a component may import.
@@ -14,20 +19,35 @@ struct Capability {
     interfaces: &'static [&'static str],
     /// Puts them into the linker.
     link: fn(&mut Linker<State>) -> wasmtime::Result<()>,
+    /// What a route must say to give it. Absent: every plugin has it.
+    grant: Option<Grant>,
 }
 
-const ALL: &[Capability] = &[wasi::CAPABILITY, config::CAPABILITY];
+/// What a route must say to give a capability.
+struct Grant {
+    is_given: fn(&Allow) -> bool,
+    /// An example, as it is written in pawl.toml.
+    line: &'static str,
+}
+
+const ALL: &[Capability] = &[wasi::CAPABILITY, config::CAPABILITY, http::CAPABILITY];
 
 /// What one call's capabilities work on.
 pub(super) struct State {
     pub(super) limiter: Limiter,
     wasi: wasi::State,
     config: config::State,
+    http: http::State,
 }
 
 impl State {
-    pub(super) fn new(limiter: Limiter, output: &Output, config: &BTreeMap<String, String>) -> Self {
-        State { limiter, wasi: wasi::State::new(output), config: config::State::new(config) }
+    pub(super) fn new(grants: &Arc<Grants>, source: Source, waits: &Waits) -> Self {
+        State {
+            limiter: Limiter::new(&grants.limits),
+            config: config::State::new(&grants.config),
+            http: http::State::new(grants, &source, waits),
+            wasi: wasi::State::new(&Output::new(source, grants.limits.log)),
+        }
     }
 }
 
@@ -40,6 +60,18 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 pub(super) fn offers(import: &str) -> bool {
     let mut interfaces = ALL.iter().flat_map(|capability| capability.interfaces);
     interfaces.any(|offered| satisfies(offered, import))
+}
+
+/// Of some imports the first of each capability that is not given, with what would give it.
+pub(super) fn missing_grants<'a>(
+    imports: &'a [&'a str],
+    allow: &'a Allow,
+) -> impl Iterator<Item = (&'a str, &'static str)> {
+    ALL.iter().filter_map(|capability| {
+        let grant = capability.grant.as_ref().filter(|grant| !(grant.is_given)(allow))?;
+        let wanted = |import: &&&str| capability.interfaces.iter().any(|offered| satisfies(offered, import));
+        Some((*imports.iter().find(wanted)?, grant.line))
+    })
 }
 
 /// The packages of all that is offered, for people.
@@ -98,7 +130,7 @@ mod tests {
     fn the_packages_are_listed_once() {
         assert_eq!(
             offered_packages(),
-            "wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:io, wasi:random, wasi:sockets"
+            "wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:http, wasi:io, wasi:random, wasi:sockets"
         );
     }
 }

@@ -37,6 +37,7 @@ pub(super) const CAPABILITY: Capability = Capability {
         "wasi:sockets/udp-create-socket@0.2.12",
     ],
     link: wasmtime_wasi::p2::add_to_linker_async,
+    grant: None,
 };
 
 /// The handles of one call.
@@ -57,6 +58,11 @@ impl State {
             .socket_addr_check(|_, _| Box::pin(async { false }))
             .build();
         State { context, table: ResourceTable::new() }
+    }
+
+    /// The handles of all capabilities.
+    pub(super) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
     }
 }
 

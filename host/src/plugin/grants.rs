@@ -1,0 +1,72 @@
+//! What a route gives to its plugin: settings, bounds, and what it may reach. Shared by all calls of the route.
+
+use super::capabilities::http::Http;
+use super::error::GrantError;
+use super::gate::Gate;
+use crate::config::{Allow, Limits, Route};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// The grants of one route.
+#[derive(Debug)]
+pub struct Grants {
+    pub(super) route: String,
+    pub(super) config: BTreeMap<String, String>,
+    pub(super) limits: Limits,
+    pub(super) allow: Allow,
+    pub(super) calls: Gate,
+    pub(super) http: Http,
+}
+
+impl Grants {
+    /// Those of a route as it is configured.
+    pub fn new(route: &Route) -> Result<Arc<Grants>, GrantError> {
+        let name = &route.name;
+        Ok(Arc::new(Grants {
+            calls: Gate::new(&route.bounds, "calls", &format!("route `{name}`")),
+            http: Http::new(name, &route.allow, &route.limits)?,
+            route: name.clone(),
+            config: route.config.0.clone(),
+            limits: route.limits.clone(),
+            allow: route.allow.clone(),
+        }))
+    }
+
+    /// The bounds of one call.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+/// The grants of all routes, by plugin and by route. Clones share everything.
+#[derive(Debug, Clone, Default)]
+pub struct Routes(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_plugin: HashMap<String, Vec<Arc<Grants>>>,
+    by_route: HashMap<String, Arc<Grants>>,
+}
+
+impl Routes {
+    /// Those of the routes as they are configured.
+    pub fn new<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Result<Routes, GrantError> {
+        let mut inner = Inner::default();
+        for route in routes {
+            let grants = Grants::new(route)?;
+            inner.by_plugin.entry(route.plugin.clone()).or_default().push(grants.clone());
+            inner.by_route.insert(route.name.clone(), grants);
+        }
+        Ok(Routes(Arc::new(inner)))
+    }
+
+    /// The grants of one route.
+    pub fn route(&self, name: &str) -> Option<&Arc<Grants>> {
+        self.0.by_route.get(name)
+    }
+
+    /// Those of the routes that call a plugin.
+    pub(super) fn of_plugin(&self, name: &str) -> &[Arc<Grants>] {
+        self.0.by_plugin.get(name).map_or(&[], Vec::as_slice)
+    }
+}
