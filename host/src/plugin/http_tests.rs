@@ -9,7 +9,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -41,7 +40,7 @@ impl Server {
             .route("/v1/to/{*rest}", get(elsewhere))
             .route("/v1/endless", get(endless))
             .route("/v1/large", get(|| async { "x".repeat(100_000) }))
-            .route("/v1/never", get(|| async { std::future::pending::<()>().await.into_response() }))
+            .route("/v1/never", get(std::future::pending::<String>))
             .route("/admin", get(|| async { "secret" }));
         let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() }).abort_handle();
         Server { port, task }
