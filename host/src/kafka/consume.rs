@@ -144,7 +144,8 @@ pub fn line(message: &Message) -> Value {
     })
 }
 
-fn bytes(bytes: Option<&Bytes>) -> Value {
+/// Text as a string, other bytes as `{"base64": ".."}`, none as null.
+pub fn bytes(bytes: Option<&Bytes>) -> Value {
     match bytes.map(|bytes| std::str::from_utf8(&bytes.0).map_err(|_| &bytes.0)) {
         None => Value::Null,
         Some(Ok(text)) => Value::from(text),

@@ -83,7 +83,7 @@ impl Engine {
     }
 
     /// The same for who knows the digest already, and the routes that will call it.
-    pub(super) async fn load_digested(
+    pub async fn load_for(
         &self,
         name: &str,
         bytes: Vec<u8>,

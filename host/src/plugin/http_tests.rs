@@ -225,13 +225,12 @@ async fn a_component_that_wants_more_than_its_routes_allow_is_refused_with_the_l
     let (engine, _cache) = engine(1);
     let bytes = component("fixtures/capable");
     let digest = Digest::of(&bytes);
-    let refused =
-        engine.load_digested("capable", bytes.clone(), digest, &[grants(limits())]).await.unwrap_err().to_string();
+    let refused = engine.load_for("capable", bytes.clone(), digest, &[grants(limits())]).await.unwrap_err().to_string();
     assert!(refused.contains("imports wasi:http/") && refused.contains("route `r` does not allow"), "{refused}");
     assert!(refused.contains("allow = { http = [\"https://HOST/PATH\"] }"), "{refused}");
     let allow = Allow {
         http: vec![HttpAllow { prefix: "http://127.0.0.1".parse().unwrap(), bounds: Bounds::default() }],
         ..Allow::default()
     };
-    engine.load_digested("capable", bytes, digest, &[allowing(allow, limits())]).await.unwrap();
+    engine.load_for("capable", bytes, digest, &[allowing(allow, limits())]).await.unwrap();
 }

@@ -179,7 +179,7 @@ impl Reloader {
         if entry.refused.as_ref().is_some_and(|refused| refused.digest == Some(digest)) {
             return again;
         }
-        match self.engine.load_digested(name, bytes, digest, self.registry.routes().of_plugin(name)).await {
+        match self.engine.load_for(name, bytes, digest, self.registry.routes().of_plugin(name)).await {
             Ok(version) => self.swap(name, entry, version),
             Err(e) if e.is_incomplete() && patient_until.is_some() => return patient_until,
             // Not the file's fault: it is tried again when it changes, or the worker is started again.

@@ -1,7 +1,7 @@
 //! One loaded version of a plugin, and the calls of it.
 
-use super::bindings::{PluginPre, wit};
-use super::capabilities::State;
+use super::bindings::{HANDLER, HANDLER_VERSION, PluginPre, wit};
+use super::capabilities::{State, missing_grants};
 use super::contract::{Failure, Message, Outcome, Progress};
 use super::digest::Digest;
 use super::engine::Engine;
@@ -10,7 +10,7 @@ use super::grants::Grants;
 use super::limits::{self, Breach, Limiter};
 use super::output::Source;
 use super::ticker::TICK;
-use crate::config::Limits;
+use crate::config::{Allow, Limits};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ pub struct Version {
     digest: Digest,
     size: usize,
     compiled_in: Option<Duration>,
+    imports: Vec<String>,
     pre: PluginPre<State>,
     engine: Engine,
 }
@@ -55,7 +56,9 @@ impl Version {
         pre: PluginPre<State>,
         engine: Engine,
     ) -> Self {
-        Version { name, digest, size, compiled_in, pre, engine }
+        let component = pre.instance_pre().component();
+        let imports = component.component_type().imports(component.engine()).map(|(name, _)| name.to_owned()).collect();
+        Version { name, digest, size, compiled_in, imports, pre, engine }
     }
 
     /// The plugin's name.
@@ -71,6 +74,22 @@ impl Version {
     /// The component's size in bytes.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// The contract that it fits.
+    pub fn contract(&self) -> String {
+        format!("{HANDLER}@{HANDLER_VERSION}")
+    }
+
+    /// The interfaces that it imports.
+    pub fn imports(&self) -> &[String] {
+        &self.imports
+    }
+
+    /// What its route must say for what it imports, as it is written in pawl.toml.
+    pub fn needs(&self) -> Vec<&'static str> {
+        let imports: Vec<&str> = self.imports.iter().map(String::as_str).collect();
+        missing_grants(&imports, &Allow::default()).map(|(_, line)| line).collect()
     }
 
     /// How long the compiler took; absent when the compiled form was in the cache.

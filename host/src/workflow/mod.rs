@@ -9,6 +9,7 @@ mod decide;
 mod emission;
 pub mod emit;
 pub mod observe;
+pub mod rehearsal;
 mod run;
 pub mod start;
 mod steps;

@@ -5,6 +5,7 @@ mod crash;
 mod disk;
 mod messages;
 mod order;
+mod plugin_tools;
 mod poison;
 mod several;
 mod sleeping;

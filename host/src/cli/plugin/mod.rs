@@ -1,0 +1,125 @@
+//! `pawl plugin`: what whoever writes a plugin needs, without Kafka.
+
+mod call;
+mod check;
+mod message;
+mod test;
+mod transcript;
+
+use super::exit::UsageError;
+use super::settings::DEFAULT_FILE;
+use super::{Output, logging, shutdown};
+use crate::config::{self, Config, Route};
+use crate::plugin::{Digest, Engine, EngineSettings, Grants, Version};
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Check whether a component fits: contract, imports and what must be allowed, size, digest, compile time
+    Check(check::CheckArgs),
+    /// Run a whole message through a component without Kafka, sleeps skipped, each step shown
+    Call(call::CallArgs),
+    /// Run recorded messages through a component and compare each step
+    Test(test::TestArgs),
+}
+
+pub fn run(command: PluginCommand, output: &Output) -> anyhow::Result<()> {
+    // A test says what differs: the plugin's own lines would be in the way.
+    let quiet = Output { quiet: matches!(command, PluginCommand::Test(_)) && output.verbose == 0, ..output.clone() };
+    logging::init(&quiet, None)?;
+    shutdown::block_on(async {
+        match command {
+            PluginCommand::Check(args) => check::run(args).await,
+            PluginCommand::Call(args) => call::run(args).await,
+            PluginCommand::Test(args) => test::run(args).await,
+        }
+    })
+}
+
+/// The route that a component would be on.
+#[derive(Debug, Clone, Args)]
+struct RouteArgs {
+    /// The configuration file; without one, and without a pawl.toml here, a route that allows nothing
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The route whose settings hold; without it the first that names the plugin
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+    /// A setting that the plugin reads through wasi:config, in addition to those of the route
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl RouteArgs {
+    /// The route that the arguments name, or one made up for the plugin; and whether it is in a file.
+    fn resolve(&self, plugin: &str) -> anyhow::Result<(Route, bool)> {
+        let config = match &self.config {
+            Some(path) => Some(config::load(path)?),
+            None if Path::new(DEFAULT_FILE).exists() => Some(config::load(Path::new(DEFAULT_FILE))?),
+            None => None,
+        };
+        let routes = config.map(|config| config.routes).unwrap_or_default();
+        let named = match &self.route {
+            Some(name) => {
+                let names: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
+                let found = routes.iter().find(|route| route.name == *name);
+                Some(found.ok_or_else(|| {
+                    UsageError(format!("there is no route `{name}`; the configuration has: {}", names.join(", ")))
+                })?)
+            }
+            None => routes.iter().find(|route| route.plugin == plugin),
+        };
+        let mut route = match named {
+            Some(route) => route.clone(),
+            None => Config::development(Path::new("."), &[plugin.to_owned()]).routes.remove(0),
+        };
+        route.config.0.extend(self.settings.iter().cloned());
+        Ok((route, named.is_some()))
+    }
+}
+
+/// A component and the route that it would be on.
+struct Loaded {
+    version: Arc<Version>,
+    route: Route,
+    /// Whether the route is in a file: one that is made up allows nothing, which is no reason to refuse the component.
+    configured: bool,
+    grants: Arc<Grants>,
+    /// For compiled code: a tool leaves nothing behind.
+    _cache: TempDir,
+}
+
+impl Loaded {
+    /// Compiles and checks the file, against the route too.
+    async fn open(file: &Path, args: &RouteArgs) -> anyhow::Result<Loaded> {
+        let plugin = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("plugin").to_owned();
+        let (route, configured) = args.resolve(&plugin)?;
+        Loaded::on(route, configured, file).await
+    }
+
+    /// Another component on the same route.
+    async fn beside(other: &Loaded, file: &Path) -> anyhow::Result<Loaded> {
+        Loaded::on(other.route.clone(), other.configured, file).await
+    }
+
+    async fn on(route: Route, configured: bool, file: &Path) -> anyhow::Result<Loaded> {
+        let bytes = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
+        let grants = Grants::new(&route)?;
+        let cache = tempfile::tempdir().context("can't create a temporary folder")?;
+        let engine = Engine::new(EngineSettings { calls: 1, cache: cache.path().to_owned() })?;
+        let digest = Digest::of(&bytes);
+        let routes = if configured { vec![grants.clone()] } else { Vec::new() };
+        let loaded = engine.load_for(&route.plugin, bytes, digest, &routes).await;
+        let version = loaded.map_err(|e| anyhow::anyhow!("{} {e}", file.display()))?;
+        Ok(Loaded { version, route, configured, grants, _cache: cache })
+    }
+}
