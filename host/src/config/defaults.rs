@@ -45,6 +45,7 @@ pub fn limits() -> Limits {
         events: 1000,
         response: 8 << 20,
         log: 64 << 10,
+        log_rate: 256 << 10,
     }
 }
 

@@ -156,7 +156,7 @@ fn retry(table: Option<Table<'_>>, defaults: Retry, notes: &mut Notes<'_>) -> Re
 
 fn limits(table: Option<Table<'_>>, defaults: Limits, notes: &mut Notes<'_>) -> Limits {
     let Some(mut table) = table else { return defaults };
-    let Limits { time, memory, output, events, response, log } = defaults;
+    let Limits { time, memory, output, events, response, log, log_rate } = defaults;
     let limits = Limits {
         time: table.positive_duration("time", time, notes),
         memory: table.size("memory", memory, notes),
@@ -164,6 +164,7 @@ fn limits(table: Option<Table<'_>>, defaults: Limits, notes: &mut Notes<'_>) -> 
         events: table.count("events", events, 1_000_000_000, notes),
         response: table.size("response", response, notes),
         log: table.size("log", log, notes),
+        log_rate: table.size("log-rate", log_rate, notes),
     };
     table.finish(notes);
     limits

@@ -12,7 +12,7 @@ pub fn sample() -> String {
     let Worker { max_in_flight, calls, lease, drain } = defaults::worker();
     let route = defaults::route("records".into(), "records_to_be_deleted".into(), "delete-batch".into());
     let Retry { attempts, first, max, factor, lost_leases } = route.retry;
-    let Limits { time: call, memory, output, events, response, log } = route.limits;
+    let Limits { time: call, memory, output, events, response, log, log_rate } = route.limits;
     let database = defaults::database(DatabaseUrl::Sqlite(base.to_owned()));
     let size =
         |bytes: usize| bytesize::ByteSize(bytes as u64).display().iec().to_string().replace(".0 ", "").replace(' ', "");
@@ -70,8 +70,8 @@ completions = "records_that_were_deleted"
 # order = "none"                          # none | key | partition: a record waits for the one before it to end
 # deadline = "{deadline}"
 # retry = {{ attempts = {attempts}, first = "{first}", max = "{max}", factor = {factor:?}, lost-leases = {lost_leases} }}
-# limits = {{ time = "{call}", memory = "{memory}", output = "{output}", events = {events}, response = "{response}", log = "{log}" }}
-# calls = 16                              # of the plugin at a time; absent: only those of the worker bound it
+# limits = {{ time = "{call}", memory = "{memory}", output = "{output}", events = {events}, response = "{response}", log = "{log}", log-rate = "{log_rate}" }}
+# calls = 16                              # of the plugin at a time; with several routes half of the worker's unless said
 # rate = "100/s"                          # of calls
 # allow = {{ http = ["https://api.example.com/v1"], sql = ["orders"], keyvalue = "route" }}   # nothing unless said
 config = {{ batch = "100", delay-ms = "5000" }}   # what the plugin reads through wasi:config/store
@@ -100,6 +100,7 @@ config = {{ batch = "100", delay-ms = "5000" }}   # what the plugin reads throug
         rows = database.rows,
         bytes = size(database.bytes),
         log = size(log),
+        log_rate = size(log_rate),
     )
 }
 

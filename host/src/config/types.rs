@@ -239,6 +239,8 @@ pub struct Limits {
     pub events: usize,
     /// What one HTTP response may hold in bytes. Default: 8 MiB.
     pub response: usize,
+    /// What all calls of the route together may write to stdout and stderr in a second, in bytes; the rest is dropped. Default: 256 KiB.
+    pub log_rate: usize,
     /// What a call may write to stdout and stderr in bytes; the rest is cut off. Default: 64 KiB.
     pub log: usize,
 }

@@ -5,6 +5,7 @@ use super::capabilities::{self, State};
 use super::digest::Digest;
 use super::error::{EngineError, LoadError};
 use super::grants::Grants;
+use super::lanes::Lanes;
 use super::limits::most;
 use super::ticker::Ticker;
 use super::version::Version;
@@ -43,7 +44,8 @@ pub struct Engine(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) engine: wasmtime::Engine,
-    pub(super) permits: Semaphore,
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) lanes: Lanes,
     linker: Linker<State>,
     cache: Cache,
     compiled: AtomicU64,
@@ -67,11 +69,12 @@ impl Engine {
         let mut linker = Linker::new(&engine);
         capabilities::link(&mut linker).map_err(|e| EngineError::Link(format!("{e:#}")))?;
         Ok(Engine(Arc::new(Inner {
-            permits: Semaphore::new(calls),
+            permits: Arc::new(Semaphore::new(calls)),
+            lanes: Lanes::start().map_err(EngineError::Threads)?,
             linker,
             cache: Cache::open(&settings.cache, &engine),
             compiled: AtomicU64::new(0),
-            _ticker: Ticker::start(&engine).map_err(EngineError::Ticker)?,
+            _ticker: Ticker::start(&engine).map_err(EngineError::Threads)?,
             engine,
         })))
     }

@@ -26,9 +26,9 @@ pub enum EngineError {
         /// What the system says.
         cause: String,
     },
-    /// The thread that measures CPU time did not start.
-    #[error("can't start the thread that bounds the time of component calls: {0}")]
-    Ticker(#[source] std::io::Error),
+    /// The threads that measure and spend CPU time did not start.
+    #[error("can't start the threads of component calls: {0}; does the system allow so many?")]
+    Threads(#[source] std::io::Error),
     /// A capability could not be linked: a fault of this program.
     #[error("can't offer the interfaces of the capabilities to components (a fault of pawl, please report it): {0}")]
     Link(String),

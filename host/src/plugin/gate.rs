@@ -2,14 +2,20 @@
 
 use crate::config::Bounds;
 use governor::{DefaultDirectRateLimiter, Quota};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How many may be under way where only the rate is bounded, to tell when too many wait.
+const WAITING: usize = 16;
 
 /// What everything of one kind passes.
 #[derive(Debug)]
 pub(super) struct Gate {
     at_once: Option<Arc<Semaphore>>,
     rate: Option<DefaultDirectRateLimiter>,
+    most: Option<usize>,
+    waiting: AtomicUsize,
     /// The bounds as people know them.
     name: String,
 }
@@ -33,9 +39,18 @@ impl Gate {
             .collect();
         Gate {
             at_once: bounds.at_once.map(|most| Arc::new(Semaphore::new(most))),
+            most: bounds.at_once,
+            waiting: AtomicUsize::new(0),
             rate: quota.map(DefaultDirectRateLimiter::direct),
             name: format!("{} of {what}", names.join(" and ")),
         }
+    }
+
+    /// The bounds, if so many wait that whoever comes should rather come again later: for each that is under way two.
+    pub(super) fn crowded(&self) -> Option<&str> {
+        let most = self.most.unwrap_or(WAITING);
+        let bounded = self.at_once.is_some() || self.rate.is_some();
+        (bounded && self.waiting.load(Ordering::Relaxed) >= most.saturating_mul(2)).then_some(&self.name)
     }
 
     /// Waits for its turn, and tells `waits` meanwhile for what.
@@ -44,6 +59,7 @@ impl Gate {
             return Pass(None);
         }
         let _waiting = waits.begin(&self.name);
+        let _counted = Counted::new(&self.waiting);
         let permit = match &self.at_once {
             // The semaphore is never closed.
             Some(at_once) => at_once.clone().acquire_owned().await.ok(),
@@ -53,6 +69,22 @@ impl Gate {
             rate.until_ready().await;
         }
         Pass(permit)
+    }
+}
+
+/// One who waits, until it is dropped: also when it gives up.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::capabilities::http::Http;
 use super::error::GrantError;
 use super::gate::Gate;
+use super::log_budget::LogBudget;
 use crate::config::{Allow, Limits, Route};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub struct Grants {
     pub(super) limits: Limits,
     pub(super) allow: Allow,
     pub(super) calls: Gate,
+    pub(super) log: Arc<LogBudget>,
     pub(super) http: Http,
 }
 
@@ -24,6 +26,7 @@ impl Grants {
         let name = &route.name;
         Ok(Arc::new(Grants {
             calls: Gate::new(&route.bounds, "calls", &format!("route `{name}`")),
+            log: Arc::new(LogBudget::new(route.limits.log_rate)),
             http: Http::new(name, &route.allow, &route.limits)?,
             route: name.clone(),
             config: route.config.0.clone(),
@@ -32,9 +35,9 @@ impl Grants {
         }))
     }
 
-    /// The bounds of one call.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    /// The bounds of the route's calls, if so many wait for their turn that another should come again later.
+    pub fn crowded(&self) -> Option<&str> {
+        self.calls.crowded()
     }
 }
 
@@ -49,11 +52,16 @@ struct Inner {
 }
 
 impl Routes {
-    /// Those of the routes as they are configured.
-    pub fn new<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Result<Routes, GrantError> {
+    /// Those of the routes as they are configured. Of several each has half of the worker's `calls`, unless it says otherwise: one
+    /// whose calls hang leaves the others some.
+    pub fn new(routes: &[Route], calls: usize) -> Result<Routes, GrantError> {
         let mut inner = Inner::default();
         for route in routes {
-            let grants = Grants::new(route)?;
+            let mut bounded = route.clone();
+            if routes.len() > 1 {
+                bounded.bounds.at_once.get_or_insert((calls / 2).max(1));
+            }
+            let grants = Grants::new(&bounded)?;
             inner.by_plugin.entry(route.plugin.clone()).or_default().push(grants.clone());
             inner.by_route.insert(route.name.clone(), grants);
         }

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn limits(memory: usize, output: usize) -> Limits {
-        Limits { time: Duration::from_secs(10), memory, output, events: 10, response: 0, log: 0 }
+        Limits { time: Duration::from_secs(10), memory, output, events: 10, response: 0, log: 0, log_rate: 0 }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a plugin writes to stdout and stderr, as log lines that carry the workflow's id.
 
 use super::limits::size;
+use super::log_budget::{LogBudget, Verdict};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +37,7 @@ pub(super) struct Source {
 
 struct Lines {
     source: Source,
+    budget: Arc<LogBudget>,
     limit: usize,
     left: usize,
     cut: bool,
@@ -44,9 +46,9 @@ struct Lines {
 }
 
 impl Output {
-    /// `limit`: bytes of both streams together; the rest is cut off.
-    pub(super) fn new(source: Source, limit: usize) -> Self {
-        let lines = Lines { source, limit, left: limit, cut: false, stdout: Vec::new(), stderr: Vec::new() };
+    /// `limit`: bytes of both streams together; the rest is cut off. `budget`: of all calls of the route.
+    pub(super) fn new(source: Source, limit: usize, budget: Arc<LogBudget>) -> Self {
+        let lines = Lines { source, budget, limit, left: limit, cut: false, stdout: Vec::new(), stderr: Vec::new() };
         Output(Arc::new(Mutex::new(lines)))
     }
 
@@ -117,6 +119,15 @@ impl Lines {
 
     fn log(&self, stream: Stream, line: &[u8]) {
         let Source { workflow, plugin, step } = &self.source;
+        match self.budget.take(line.len()) {
+            Verdict::Drop => return,
+            Verdict::Log { dropped: 0 } => {}
+            Verdict::Log { dropped } => tracing::warn!(
+                target: "pawl::plugin",
+                plugin = plugin.as_ref(),
+                "[{dropped} lines of the route were dropped: it logs more than `limits.log-rate` in pawl.toml]"
+            ),
+        }
         let (plugin, line) = (plugin.as_ref(), printable(line));
         match stream {
             Stream::Stdout => {
@@ -207,7 +218,8 @@ mod tests {
     use crate::plugin::testing::Logs;
 
     fn output(limit: usize) -> Output {
-        Output::new(Source { workflow: "records/7".to_owned(), plugin: "p".into(), step: 3 }, limit)
+        let source = Source { workflow: "records/7".to_owned(), plugin: "p".into(), step: 3 };
+        Output::new(source, limit, Arc::new(LogBudget::new(1 << 20)))
     }
 
     fn messages(limit: usize, writes: &[(Stream, &[u8])]) -> Vec<String> {

@@ -94,6 +94,7 @@ pub fn limits() -> Limits {
         events: 10_000,
         response: 1 << 20,
         log: 64 << 10,
+        log_rate: 16 << 20,
     }
 }
 

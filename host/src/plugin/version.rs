@@ -7,6 +7,7 @@ use super::digest::Digest;
 use super::engine::Engine;
 use super::gate::Waits;
 use super::grants::Grants;
+use super::lanes::Long;
 use super::limits::{self, Breach, Limiter};
 use super::output::Source;
 use super::ticker::TICK;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
+
+/// A call that has computed for so many ticks is long.
+const SHORT: u128 = 4;
 
 /// A component that was compiled and fits the contract.
 pub struct Version {
@@ -105,12 +109,11 @@ impl Version {
     /// Calls the plugin in a fresh instance. Waits for its turn first; the deadline begins after that.
     pub async fn call(self: &Arc<Self>, call: Call<'_>) -> Reply {
         let waits = Waits::default();
-        // Declared first, so dropped last: the instance is gone before another call takes its place.
-        let _pass = call.grants.calls.enter(&waits).await;
-        let permit = self.engine.0.permits.acquire().await;
+        let pass = call.grants.calls.enter(&waits).await;
+        let permit = self.engine.0.permits.clone().acquire_owned().await;
         let begun = Instant::now();
         let result = match permit {
-            Ok(_) => self.run(call, &waits).await,
+            Ok(permit) => self.run(call, waits, (pass, permit)).await,
             Err(_closed) => Err(Fault::Other("the engine is shutting down".to_owned())),
         };
         let result = match result {
@@ -123,24 +126,39 @@ impl Version {
         Reply { result, ran: begun.elapsed() }
     }
 
-    /// The store lives only here: whatever becomes of the call, nothing of it is used again.
-    async fn run(&self, call: Call<'_>, waits: &Waits) -> Result<Result<wit::Outcome, wit::Failure>, Fault> {
+    /// `place` is given back when the instance is gone.
+    async fn run(
+        self: &Arc<Self>,
+        call: Call<'_>,
+        waits: Waits,
+        place: impl Send + 'static,
+    ) -> Result<Result<wit::Outcome, wit::Failure>, Fault> {
         let Call { progress, message, grants } = call;
         let limits = &grants.limits;
         let source = Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
-        let mut store = Store::new(&self.engine.0.engine, State::new(grants, source, waits));
+        let mut store = Store::new(&self.engine.0.engine, State::new(grants, source, &waits));
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(limits::lift_fuel(limits));
-        bound_cpu_time(&mut store, limits.time);
+        let long = Long::default();
+        bound_cpu_time(&mut store, limits.time, long.clone());
         let (message, progress) = (wit::Message::from(message), wit::Progress::from(progress));
-        let called = async {
-            let plugin = self.pre.instantiate_async(&mut store).await?;
-            plugin.pawl_worker_handler().call_handle(&mut store, &message, &progress).await
+        let (version, grants) = (self.clone(), grants.clone());
+        // The store lives only here: whatever becomes of the call, nothing of it is used again.
+        let called = async move {
+            let _place = place;
+            let mut store = store;
+            let result = async {
+                let plugin = version.pre.instantiate_async(&mut store).await?;
+                plugin.pawl_worker_handler().call_handle(&mut store, &message, &progress).await
+            };
+            result.await.map_err(|error| Fault::new(&error, &store.data().limiter, &grants.limits))
         };
         // Epochs do not interrupt a plugin that waits in a call of the host's.
-        match tokio::time::timeout(limits.time, called).await {
-            Ok(Ok(result)) => limits::check_output(&result, limits).map(|()| result).map_err(Fault::Breach),
-            Ok(Err(error)) => Err(Fault::new(&error, &store.data().limiter, limits)),
+        match tokio::time::timeout(limits.time, self.engine.0.lanes.drive(called, long)).await {
+            Ok(Some(result)) => {
+                result.and_then(|result| limits::check_output(&result, limits).map(|()| result).map_err(Fault::Breach))
+            }
+            Ok(None) => Err(Fault::Other("broke off (a fault of pawl, or it is shutting down)".to_owned())),
             Err(_elapsed) => Err(Fault::Breach(match waits.now() {
                 Some(waited_for) => Breach::Waited { limit: limits.time, waited_for },
                 None => Breach::Time { limit: limits.time },
@@ -149,8 +167,8 @@ impl Version {
     }
 }
 
-/// At each tick a plugin that computes makes room for others; after too many it is stopped.
-fn bound_cpu_time(store: &mut Store<State>, limit: Duration) {
+/// At each tick a plugin that computes makes room for others, after some it is long, and after too many it is stopped.
+fn bound_cpu_time(store: &mut Store<State>, limit: Duration, long: Long) {
     let most = limit.as_nanos().div_ceil(TICK.as_nanos());
     let mut ticks = 0;
     store.set_epoch_deadline(1);
@@ -158,6 +176,9 @@ fn bound_cpu_time(store: &mut Store<State>, limit: Duration) {
         ticks += 1;
         if ticks > most {
             return Err(Breach::Time { limit }.into());
+        }
+        if ticks == SHORT {
+            long.set();
         }
         // Tokio's own yield lets its timers and sockets run, which waking oneself at once does not.
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))

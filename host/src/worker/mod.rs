@@ -57,7 +57,9 @@ impl Worker {
         let engine = Engine::new(EngineSettings { calls: config.worker.calls, cache: config.plugins.cache.clone() })?;
         // The store first: when another process holds it, nothing else should have begun.
         let connection = Connection::open(config).await?;
-        let (plugins, watch) = Registry::open(engine, config.plugins.dir.clone(), Routes::new(&config.routes)?).await?;
+        let (plugins, watch) =
+            Registry::open(engine, config.plugins.dir.clone(), Routes::new(&config.routes, config.worker.calls)?)
+                .await?;
         let emitter = Arc::new(Emitter::new(kafka)?);
         let once = Arc::new(OnceEmitter::start(kafka)?);
         let routes: Vec<Arc<Route>> = config.routes.iter().cloned().map(Arc::new).collect();

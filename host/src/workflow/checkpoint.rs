@@ -68,6 +68,9 @@ pub enum Next {
         reason: String,
         /// Until the next look.
         delay_ms: u64,
+        /// Too many of the route want to run: nothing is wrong.
+        #[serde(default)]
+        crowded: bool,
     },
     /// To the dead-letter topic.
     Dead {

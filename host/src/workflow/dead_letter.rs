@@ -85,7 +85,7 @@ mod tests {
             order: Order::None,
             deadline: Duration::from_secs(1),
             retry: Retry { attempts: 1, first: Duration::ZERO, max: Duration::ZERO, factor: 1.0, lost_leases: 1 },
-            limits: Limits { time: Duration::ZERO, memory: 0, output: 0, events: 0, response: 0, log: 0 },
+            limits: Limits { time: Duration::ZERO, memory: 0, output: 0, events: 0, response: 0, log: 0, log_rate: 0 },
             config: Default::default(),
             allow: Default::default(),
             bounds: Default::default(),

@@ -162,7 +162,10 @@ impl Root<'_> {
             Next::Retry { reason, delay_ms } => {
                 tracing::warn!(target: "pawl::step", workflow, step, attempt, digest, delay_ms, "step failed, will be tried again: {reason}");
             }
-            Next::Postpone { reason, delay_ms } => {
+            Next::Postpone { reason, delay_ms, crowded: true } => {
+                tracing::debug!(target: "pawl::step", workflow, step, attempt, delay_ms, "step waits: {reason}");
+            }
+            Next::Postpone { reason, delay_ms, .. } => {
                 tracing::warn!(target: "pawl::step", workflow, step, attempt, delay_ms, "step waits: {reason}");
             }
             Next::Dead { reason } => {

@@ -28,6 +28,8 @@ use std::time::Duration;
 /// How long a resumed workflow waits, holding its place, for a plugin that is not there; then it sleeps durably.
 const PLUGIN_WAIT: Duration = Duration::from_secs(5);
 const POSTPONED_MS: u64 = 10_000;
+/// How long a workflow sleeps when so many of its route want to run that it would only take the place of others'.
+const CROWDED_MS: std::ops::Range<u64> = 500..1500;
 /// How long the result of a step waits for Kafka.
 const INTENT_WAIT: Duration = Duration::from_secs(1);
 
@@ -54,7 +56,7 @@ impl Durable<CallArgs, StepRecord> for CallStep {
     async fn execute(&self, env: ExecutionEnv<'_>, _args: CallArgs) -> Result<StepRecord> {
         self.ran.store(true, Ordering::Relaxed);
         let record = |next| StepRecord { next, digest: None, ran_us: 0, at_ms: now_ms(), intent: None };
-        let postpone = |reason| record(Next::Postpone { reason, delay_ms: POSTPONED_MS });
+        let postpone = |reason| record(Next::Postpone { reason, delay_ms: POSTPONED_MS, crowded: false });
         let Some(route) = self.deps.routes.get(&self.start.route) else {
             return Ok(postpone(format!("route `{}` is not configured", self.start.route)));
         };
@@ -67,6 +69,10 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         let lost = self.lost_leases(env.into_info(), route).await;
         if lost >= route.retry.lost_leases {
             return Ok(record(Next::Dead { reason: lost_reason(route, lost) }));
+        }
+        if let Some(bounds) = grants.crowded() {
+            let (reason, delay_ms) = (format!("{bounds} are in use, and enough wait"), rand::random_range(CROWDED_MS));
+            return Ok(record(Next::Postpone { reason, delay_ms, crowded: true }));
         }
         let plugin = tokio::time::timeout(PLUGIN_WAIT, self.deps.plugins.wait_for(&route.plugin));
         let Ok(version): std::result::Result<Arc<Version>, _> = plugin.await else {

@@ -68,7 +68,7 @@ pub fn route(topic: &str) -> Arc<Route> {
         deadline: LONG,
         order: Order::None,
         retry: Retry { attempts: 1, first: Duration::ZERO, max: Duration::ZERO, factor: 1.0, lost_leases: 1 },
-        limits: Limits { time: LONG, memory: 1, output: 1, events: 1, response: 1, log: 1 },
+        limits: Limits { time: LONG, memory: 1, output: 1, events: 1, response: 1, log: 1, log_rate: 1 },
         config: Properties::default(),
         allow: Default::default(),
         bounds: Default::default(),

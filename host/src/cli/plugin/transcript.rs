@@ -45,7 +45,7 @@ fn next(next: &Next) -> Value {
             state.iter().for_each(|state| put("state", bytes(Some(state))));
         }
         Next::Done { .. } => {}
-        Next::Retry { reason, delay_ms } | Next::Postpone { reason, delay_ms } => {
+        Next::Retry { reason, delay_ms } | Next::Postpone { reason, delay_ms, .. } => {
             put("reason", reason.as_str().into());
             put("delay_ms", (*delay_ms).into());
         }

@@ -46,7 +46,7 @@ impl State {
             limiter: Limiter::new(&grants.limits),
             config: config::State::new(&grants.config),
             http: http::State::new(grants, &source, waits),
-            wasi: wasi::State::new(&Output::new(source, grants.limits.log)),
+            wasi: wasi::State::new(&Output::new(source, grants.limits.log, grants.log.clone())),
         }
     }
 }
