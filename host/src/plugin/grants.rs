@@ -3,6 +3,7 @@
 use super::capabilities::http::Http;
 use super::error::GrantError;
 use super::gate::Gate;
+use super::lanes::Cost;
 use super::log_budget::LogBudget;
 use crate::config::{Allow, Limits, Route};
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +18,7 @@ pub struct Grants {
     pub(super) allow: Allow,
     pub(super) calls: Gate,
     pub(super) log: Arc<LogBudget>,
+    pub(super) cost: Arc<Cost>,
     pub(super) http: Http,
 }
 
@@ -26,6 +28,7 @@ impl Grants {
         let name = &route.name;
         Ok(Arc::new(Grants {
             calls: Gate::new(&route.bounds, "calls", &format!("route `{name}`")),
+            cost: Arc::default(),
             log: Arc::new(LogBudget::new(route.limits.log_rate)),
             http: Http::new(name, &route.allow, &route.limits)?,
             route: name.clone(),

@@ -108,8 +108,8 @@ impl Version {
 
     /// Calls the plugin in a fresh instance. Waits for its turn first; the deadline begins after that.
     pub async fn call(self: &Arc<Self>, call: Call<'_>) -> Reply {
-        let waits = Waits::default();
-        let pass = call.grants.calls.enter(&waits).await;
+        let (waits, grants) = (Waits::default(), call.grants.clone());
+        let pass = grants.calls.enter(&waits).await;
         let permit = self.engine.0.permits.clone().acquire_owned().await;
         let begun = Instant::now();
         let result = match permit {
@@ -123,7 +123,36 @@ impl Version {
                 Err(Failure::Transient { reason, after_ms: None })
             }
         };
+        if result.is_err() {
+            grants.cost.add_failure();
+        }
         Reply { result, ran: begun.elapsed() }
+    }
+
+    /// Calls the plugin so often in one instance, which no route ever does: what isolation costs is measured against it.
+    #[doc(hidden)]
+    pub async fn calls_of_one_instance(
+        &self,
+        message: &Message,
+        progress: &Progress,
+        grants: &Arc<Grants>,
+        count: u32,
+    ) -> Result<Duration, String> {
+        let source = Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
+        let mut store = Store::new(&self.engine.0.engine, State::new(grants, source, &Waits::default()));
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(usize::MAX);
+        bound_cpu_time(&mut store, Duration::from_secs(3600), Long::default());
+        let calls = async {
+            let plugin = self.pre.instantiate_async(&mut store).await?;
+            let begun = Instant::now();
+            for _ in 0..count {
+                let (message, progress) = (wit::Message::from(message), wit::Progress::from(progress.clone()));
+                let _ = plugin.pawl_worker_handler().call_handle(&mut store, &message, &progress).await?;
+            }
+            Ok::<_, wasmtime::Error>(begun.elapsed())
+        };
+        calls.await.map_err(|e| format!("{e:#}"))
     }
 
     /// `place` is given back when the instance is gone.
@@ -142,7 +171,7 @@ impl Version {
         let long = Long::default();
         bound_cpu_time(&mut store, limits.time, long.clone());
         let (message, progress) = (wit::Message::from(message), wit::Progress::from(progress));
-        let (version, grants) = (self.clone(), grants.clone());
+        let (version, grants, cost) = (self.clone(), grants.clone(), &grants.cost);
         // The store lives only here: whatever becomes of the call, nothing of it is used again.
         let called = async move {
             let _place = place;
@@ -154,7 +183,7 @@ impl Version {
             result.await.map_err(|error| Fault::new(&error, &store.data().limiter, &grants.limits))
         };
         // Epochs do not interrupt a plugin that waits in a call of the host's.
-        match tokio::time::timeout(limits.time, self.engine.0.lanes.drive(called, long)).await {
+        match tokio::time::timeout(limits.time, self.engine.0.lanes.drive(called, long, cost)).await {
             Ok(Some(result)) => {
                 result.and_then(|result| limits::check_output(&result, limits).map(|()| result).map_err(Fault::Breach))
             }
