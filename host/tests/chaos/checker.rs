@@ -128,8 +128,9 @@ struct Outputs {
 impl Outputs {
     /// When a workflow's end was produced.
     fn end(&self, expectation: &Expectation) -> Option<Micros> {
-        let letter = self.letters.get(&expectation.workflow).map(|(produced, _)| *produced);
-        letter.or_else(|| self.events.get(&expectation.completion()).copied())
+        let completion = || self.events.get(&expectation.completion()).copied();
+        let letter = || self.letters.get(&expectation.workflow).map(|(produced, _)| *produced);
+        if expectation.dies { letter() } else { completion().or_else(letter) }
     }
 }
 
