@@ -1,6 +1,6 @@
 //! Every default, once: for the reader, for the sample and for runs without a file.
 
-use super::types::{Delivery, IdSource, Limits, Plugins, Properties, Retry, Route, Store, Worker};
+use super::types::{Delivery, IdSource, Limits, Order, Plugins, Properties, Retry, Route, Store, Worker};
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub fn worker() -> Worker {
 }
 
 pub fn retry() -> Retry {
-    Retry { attempts: 10, first: Duration::from_secs(1), max: Duration::from_secs(300), factor: 2.0 }
+    Retry { attempts: 10, first: Duration::from_secs(1), max: Duration::from_secs(300), factor: 2.0, lost_leases: 5 }
 }
 
 pub fn limits() -> Limits {
@@ -48,6 +48,7 @@ pub fn route(name: String, topic: String, plugin: String) -> Route {
         dead_letters: dead_letters(&topic),
         id: IdSource::Value,
         delivery: Delivery::ExactlyOnce,
+        order: Order::None,
         deadline: 30 * DAY,
         retry: retry(),
         limits: limits(),

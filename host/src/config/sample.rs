@@ -11,7 +11,7 @@ pub fn sample() -> String {
     let (store, plugins) = (defaults::store(base), defaults::plugins(base));
     let Worker { max_in_flight, calls, lease, drain } = defaults::worker();
     let route = defaults::route("records".into(), "records_to_be_deleted".into(), "delete-batch".into());
-    let Retry { attempts, first, max, factor } = route.retry;
+    let Retry { attempts, first, max, factor, lost_leases } = route.retry;
     let Limits { time: call, memory, output, log } = route.limits;
     let size =
         |bytes: usize| bytesize::ByteSize(bytes as u64).display().iec().to_string().replace(".0 ", "").replace(' ', "");
@@ -58,9 +58,9 @@ completions = "records_that_were_deleted"
 # default-completion = {default_completion}               # done without events emits [id, offset] to the completions topic
 # id = "value"                            # value | pointer:/a/b | key | header:NAME | offset
 # delivery = "exactly-once"               # of events, to read_committed readers; or "at-least-once", which is cheaper
-# order = "none"
+# order = "none"                          # none | key | partition: a record waits for the one before it to end
 # deadline = "{deadline}"
-# retry = {{ attempts = {attempts}, first = "{first}", max = "{max}", factor = {factor:?} }}
+# retry = {{ attempts = {attempts}, first = "{first}", max = "{max}", factor = {factor:?}, lost-leases = {lost_leases} }}
 # limits = {{ time = "{call}", memory = "{memory}", output = "{output}", log = "{log}" }}
 config = {{ batch = "100", delay-ms = "5000" }}   # what the plugin reads through wasi:config/store
 "#,

@@ -4,10 +4,12 @@ use super::defaults;
 use super::fault::Fault;
 use super::reader::{Found, Notes, Table};
 use super::types::{
-    Config, Delivery, IdSource, Kafka, Limits, Plugins, Properties, Resonate, Retry, Route, Secret, Store, Worker,
+    Config, Delivery, IdSource, Kafka, Limits, Order, Plugins, Properties, Resonate, Retry, Route, Secret, Store,
+    Worker,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::time::Duration;
 use toml::de::DeTable;
 
 /// Larger numbers of executions or calls are a slip of the finger: each costs memory.
@@ -35,13 +37,17 @@ pub fn read(text: &str, base: &Path, environment: &dyn Fn(&str) -> Option<String
     }
     let span = document.span();
     let mut root = Table::new(String::new(), span, document.into_inner());
+    let resonate = root.table("resonate", &mut notes).map(|table| resonate(table, &mut notes));
+    let store = store(root.table("store", &mut notes), base, &mut notes);
+    // How long a server elsewhere remembers is not known here.
+    let remembered = if resonate.is_none() { store.retention } else { Duration::MAX };
     let config = Config {
         kafka: root.table("kafka", &mut notes).map(|table| kafka(table, &mut notes)),
-        resonate: root.table("resonate", &mut notes).map(|table| resonate(table, &mut notes)),
-        store: store(root.table("store", &mut notes), base, &mut notes),
+        resonate,
+        store,
         plugins: plugins(root.table("plugins", &mut notes), base, &mut notes),
         worker: worker(root.table("worker", &mut notes), &mut notes),
-        routes: routes(root.tables("route", &mut notes), &mut notes),
+        routes: routes(root.tables("route", &mut notes), remembered, &mut notes),
     };
     root.refuse("database", "databases are not offered by this version", &mut notes);
     root.finish(&mut notes);
@@ -140,13 +146,13 @@ fn worker(table: Option<Table<'_>>, notes: &mut Notes<'_>) -> Worker {
     worker
 }
 
-fn routes(tables: Vec<Table<'_>>, notes: &mut Notes<'_>) -> Vec<Route> {
+fn routes(tables: Vec<Table<'_>>, remembered: Duration, notes: &mut Notes<'_>) -> Vec<Route> {
     let mut names = HashMap::new();
     let mut topics = HashMap::new();
     let mut routes = Vec::new();
     for (index, table) in tables.into_iter().enumerate() {
         let span = table.span.clone();
-        let Some(route) = route(table, notes) else { continue };
+        let Some(route) = route(table, remembered, notes) else { continue };
         if let Some(first) = names.insert(route.name.clone(), index) {
             let message = format!("route[{first}] is named `{}` too; give one of them another name", route.name);
             notes.fault(span.clone(), &format!("route[{index}].name"), message);
@@ -160,7 +166,8 @@ fn routes(tables: Vec<Table<'_>>, notes: &mut Notes<'_>) -> Vec<Route> {
     routes
 }
 
-fn route(mut table: Table<'_>, notes: &mut Notes<'_>) -> Option<Route> {
+/// `remembered`: how long a workflow that has ended is known.
+fn route(mut table: Table<'_>, remembered: Duration, notes: &mut Notes<'_>) -> Option<Route> {
     let topic = table.required("topic", "records_to_be_deleted", notes);
     let topic = topic.and_then(|found| checked(found, topic_name, notes));
     let plugin = table.required("plugin", "delete-batch", notes);
@@ -176,6 +183,7 @@ fn route(mut table: Table<'_>, notes: &mut Notes<'_>) -> Option<Route> {
         dead_letters,
         id,
         delivery,
+        order,
         deadline,
         retry: default_retry,
         limits: default_limits,
@@ -195,6 +203,8 @@ fn route(mut table: Table<'_>, notes: &mut Notes<'_>) -> Option<Route> {
     };
     let completions = output_topic("completions", notes);
     let dead_letters = output_topic("dead-letters", notes).unwrap_or(dead_letters);
+    let order = table.parsed("order", notes, order_named).map_or(order, |found| found.value);
+    let deadline = deadline_of(&mut table, deadline, order, remembered, notes);
     let route = Route {
         name: name.map_or(default_name, |found| found.value),
         completions,
@@ -202,7 +212,8 @@ fn route(mut table: Table<'_>, notes: &mut Notes<'_>) -> Option<Route> {
         dead_letters,
         id: table.parsed("id", notes, id_source).map_or(id, |found| found.value),
         delivery: table.parsed("delivery", notes, delivery_named).map_or(delivery, |found| found.value),
-        deadline: table.positive_duration("deadline", deadline, notes),
+        order,
+        deadline,
         retry: retry(table.table("retry", notes), default_retry, notes),
         limits: limits(table.table("limits", notes), default_limits, notes),
         config: Properties(match table.table("config", notes) {
@@ -212,19 +223,42 @@ fn route(mut table: Table<'_>, notes: &mut Notes<'_>) -> Option<Route> {
         topic: topic_text,
         plugin: plugin.as_ref().map(|found| found.value.clone()).unwrap_or_default(),
     };
-    table.parsed("order", notes, |order| match order {
-        "none" => Ok(()),
-        "key" | "partition" => Err("this version dispatches without order; only \"none\" is offered".to_owned()),
-        _ => Err("is not \"none\"".to_owned()),
-    });
     table.refuse("allow", "this version offers no HTTP and no SQL to plugins; remove it", notes);
     table.finish(notes);
     (topic.is_some() && plugin.is_some()).then_some(route)
 }
 
+/// Where order matters, records behind one that has not ended are read again after a restart: they must still be known then.
+fn deadline_of(
+    table: &mut Table<'_>,
+    default: Duration,
+    order: Order,
+    remembered: Duration,
+    notes: &mut Notes<'_>,
+) -> Duration {
+    let longest = if order == Order::None { Duration::MAX } else { remembered };
+    let default = default.min(longest);
+    match table.duration("deadline", notes) {
+        Some(found) if found.value.is_zero() => {
+            notes.fault(found.span, &found.key, "must be longer than 0");
+            default
+        }
+        Some(found) if found.value > longest => {
+            let longest = humantime::format_duration(longest);
+            let message = format!(
+                "is longer than `retention` under [store] ({longest}): a route with an `order` could run messages again that it \
+                 has forgotten; shorten the one or raise the other"
+            );
+            notes.fault(found.span, &found.key, message);
+            default
+        }
+        found => found.map_or(default, |found| found.value),
+    }
+}
+
 fn retry(table: Option<Table<'_>>, defaults: Retry, notes: &mut Notes<'_>) -> Retry {
     let Some(mut table) = table else { return defaults };
-    let Retry { attempts, first, max, factor } = defaults;
+    let Retry { attempts, first, max, factor, lost_leases } = defaults;
     let retry = Retry {
         attempts: table.count("attempts", attempts as usize, u32::MAX as usize, notes) as u32,
         first: table.duration("first", notes).map_or(first, |found| found.value),
@@ -236,6 +270,7 @@ fn retry(table: Option<Table<'_>>, defaults: Retry, notes: &mut Notes<'_>) -> Re
             "is no number from 1 to 1000",
             notes,
         ),
+        lost_leases: table.count("lost-leases", lost_leases as usize, u32::MAX as usize, notes) as u32,
     };
     table.finish(notes);
     retry
@@ -302,6 +337,15 @@ fn delivery_named(name: &str) -> Result<Delivery, String> {
         "exactly-once" => Ok(Delivery::ExactlyOnce),
         "at-least-once" => Ok(Delivery::AtLeastOnce),
         _ => Err("is neither \"exactly-once\" nor \"at-least-once\"".to_owned()),
+    }
+}
+
+fn order_named(name: &str) -> Result<Order, String> {
+    match name {
+        "none" => Ok(Order::None),
+        "key" => Ok(Order::Key),
+        "partition" => Ok(Order::Partition),
+        _ => Err("is none of \"none\", \"key\" and \"partition\"".to_owned()),
     }
 }
 

@@ -130,7 +130,10 @@ pub struct Route {
     pub id: IdSource,
     /// How often an event may come. Default: [`Delivery::ExactlyOnce`].
     pub delivery: Delivery,
-    /// A workflow that is older than this ends on the dead-letter topic. Default: 30 days.
+    /// Which records wait for one before them. Default: [`Order::None`].
+    pub order: Order,
+    /// A workflow that is older than this ends on the dead-letter topic. Default: 30 days; with an [`Route::order`] no longer than the
+    /// retention of the embedded store.
     pub deadline: Duration,
     /// What happens after a transient failure.
     pub retry: Retry,
@@ -147,6 +150,17 @@ pub enum Delivery {
     ExactlyOnce,
     /// `at-least-once`: again after a crash between producing and noting it. Cheaper.
     AtLeastOnce,
+}
+
+/// Which records wait until the workflow of one before them has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// `none`: no record waits.
+    None,
+    /// `key`: those of the same key in the same partition. A record without a key does not wait.
+    Key,
+    /// `partition`: those of the same partition.
+    Partition,
 }
 
 /// Where a message's id comes from.
@@ -175,6 +189,8 @@ pub struct Retry {
     pub max: Duration,
     /// Default: 2.
     pub factor: f64,
+    /// A message dies when so many executions lost their lease in the same step, as those of a worker that died do. Default: 5.
+    pub lost_leases: u32,
 }
 
 /// The bounds of one call of a component.

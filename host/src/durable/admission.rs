@@ -3,7 +3,8 @@
 //! The SDK starts every execute message at once. So the back end takes one credit for each that it hands over, and gets it back
 //! here when the execution has ended: completed, suspended, released, or never acquired. Sleeping and waiting workflows hold none.
 
-use super::envelope::{Push, Request, acquired_version, status};
+use super::Endings;
+use super::envelope::{Acquired, Push, Request, acquired, status};
 use resonate::error::Result;
 use resonate::network::Network;
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 pub struct Admission {
     inner: Arc<dyn Network>,
     executions: Arc<Executions>,
+    endings: Endings,
     /// The network starts when the workflow function has been registered: an execute message before that would find nothing.
     begin: watch::Sender<bool>,
 }
@@ -25,6 +27,8 @@ pub struct Executions {
     credits: Arc<Semaphore>,
     limit: usize,
     under_way: Mutex<HashMap<String, Execution>>,
+    /// By task: the promises of steps that an earlier execution began and did not end.
+    begun: Mutex<HashMap<String, Vec<String>>>,
     count: watch::Sender<usize>,
     draining: watch::Sender<bool>,
 }
@@ -53,6 +57,7 @@ impl Executions {
             credits: Arc::new(Semaphore::new(limit)),
             limit,
             under_way: Mutex::default(),
+            begun: Mutex::default(),
             count: watch::Sender::new(0),
             draining: watch::Sender::new(false),
         })
@@ -99,15 +104,29 @@ impl Executions {
         begins
     }
 
-    /// The task that was offered under `version` is held, as `acquired` now.
-    fn acquired(&self, task: &str, version: i64, acquired: i64) {
+    /// The task that was offered under `version` is held now.
+    fn acquired(&self, task: &str, version: i64, acquired: Acquired) {
         self.change(|under_way| {
             if let Some(execution) = under_way.get_mut(task)
                 && *execution == Execution::Offered(version)
             {
-                *execution = Execution::Acquired(acquired);
+                *execution = Execution::Acquired(acquired.version);
             }
         });
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        match acquired.begun.is_empty() {
+            true => begun.remove(task),
+            false => begun.insert(task.to_owned(), acquired.begun),
+        };
+    }
+
+    /// Whether a step of the task was begun by an earlier execution, which lost its lease. Once per execution.
+    pub fn take_begun_before(&self, task: &str, promise: &str) -> bool {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(promises) = begun.get_mut(task) else { return false };
+        let before = promises.len();
+        promises.retain(|begun| begun != promise);
+        promises.len() < before
     }
 
     /// This execution has ended. One that took its place goes on.
@@ -118,6 +137,7 @@ impl Executions {
         });
         if removed.is_some() {
             self.credits.add_permits(1);
+            self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(task);
         }
     }
 
@@ -133,8 +153,8 @@ impl Executions {
 
 impl Admission {
     /// Puts the bound in front of `inner`, which must take its credits from `executions`.
-    pub fn new(inner: Arc<dyn Network>, executions: Arc<Executions>) -> Self {
-        Admission { inner, executions, begin: watch::Sender::new(false) }
+    pub fn new(inner: Arc<dyn Network>, executions: Arc<Executions>, endings: Endings) -> Self {
+        Admission { inner, executions, endings, begin: watch::Sender::new(false) }
     }
 
     /// Lets the network start.
@@ -190,11 +210,11 @@ impl Network for Admission {
             return self.inner.send(request).await;
         };
         let (task, version) = (&*parsed.data.id, parsed.data.version);
-        let acquired = Execution::Acquired(version);
+        let held = Execution::Acquired(version);
         match &*parsed.kind {
             "task.acquire" => {
                 let answer = self.inner.send(request.clone()).await;
-                match answer.as_deref().ok().and_then(acquired_version) {
+                match answer.as_deref().ok().and_then(acquired) {
                     Some(acquired) => self.executions.acquired(task, version, acquired),
                     None => self.executions.ended(task, Execution::Offered(version)),
                 }
@@ -204,13 +224,13 @@ impl Network for Admission {
             "task.suspend" | "task.fulfill" => {
                 let answer = self.inner.send(request.clone()).await;
                 if answer.as_deref().is_ok_and(|answer| status(answer) == 200) {
-                    self.executions.ended(task, acquired);
+                    self.executions.ended(task, held);
                 }
                 answer
             }
             "task.release" => {
                 let answer = self.inner.send(request.clone()).await;
-                self.executions.ended(task, acquired);
+                self.executions.ended(task, held);
                 answer
             }
             "task.fence" if *self.executions.draining.borrow() && parsed.data.creates() => {
@@ -221,16 +241,15 @@ impl Network for Admission {
     }
 
     fn recv(&self, callback: Box<dyn Fn(String) + Send + Sync>) {
-        let executions = self.executions.clone();
+        let (executions, endings) = (self.executions.clone(), self.endings.clone());
         self.inner.recv(Box::new(move |message| {
-            if let Ok(push) = serde_json::from_str::<Push<'_>>(&message)
-                && push.kind == "execute"
-                && let Some(task) = &push.data.task
-                && !executions.offered(&task.id, task.version)
-            {
-                return;
+            let push = serde_json::from_str::<Push<'_>>(&message).ok();
+            match push.as_ref().map(|push| (&*push.kind, &push.data.task, &push.data.promise)) {
+                Some(("execute", Some(task), _)) if !executions.offered(&task.id, task.version) => {}
+                // None of the SDK's: it would keep each for whoever asks for it later.
+                Some(("unblock", _, Some(promise))) => endings.settled(&promise.id),
+                _ => callback(message),
             }
-            callback(message);
         }));
     }
 

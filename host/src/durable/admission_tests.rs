@@ -1,6 +1,7 @@
 //! Tests of the bound on executions, against a back end that answers what the test tells it to.
 
 use super::*;
+use crate::durable::client::Client;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,6 +13,8 @@ struct Script {
     statuses: Mutex<HashMap<String, u16>>,
     asked: Mutex<Vec<String>>,
     callback: Mutex<Option<Callback>>,
+    /// The promises that acquiring a task answers with.
+    preload: Mutex<serde_json::Value>,
 }
 
 #[async_trait::async_trait]
@@ -41,7 +44,11 @@ impl Network for Script {
         self.asked.lock().unwrap().push(kind.clone());
         // As a Resonate server does, and the embedded store: acquiring raises the version.
         let version = request["data"]["version"].as_i64().unwrap_or_default() + i64::from(kind == "task.acquire");
-        let data = serde_json::json!({"task": {"version": version}});
+        let preload = match &*self.preload.lock().unwrap() {
+            serde_json::Value::Null => serde_json::json!([]),
+            preload => preload.clone(),
+        };
+        let data = serde_json::json!({"task": {"version": version}, "preload": preload});
         Ok(serde_json::json!({"kind": kind, "head": {"status": status}, "data": data}).to_string())
     }
     fn recv(&self, callback: Box<dyn Fn(String) + Send + Sync>) {
@@ -63,7 +70,8 @@ struct Bench {
 fn bench(limit: usize) -> Bench {
     let script = Arc::new(Script::default());
     let executions = Executions::new(limit);
-    let admission = Arc::new(Admission::new(script.clone(), executions.clone()));
+    let endings = Endings::new(Client::new(script.clone()));
+    let admission = Arc::new(Admission::new(script.clone(), executions.clone(), endings));
     let begun = Arc::new(AtomicUsize::new(0));
     let count = begun.clone();
     admission.recv(Box::new(move |_| {
@@ -211,4 +219,32 @@ async fn draining_lets_a_step_under_way_write_its_checkpoint() {
     let settle = serde_json::json!({"kind": "task.fence", "data": {"id": "a", "version": 1, "action": {"kind": "promise.settle"}}});
     bench.admission.send(settle.to_string()).await.unwrap();
     assert_eq!(*bench.script.asked.lock().unwrap(), ["task.acquire", "task.fence"]);
+}
+
+#[tokio::test]
+async fn a_step_that_an_earlier_execution_began_is_told_once() {
+    let bench = bench(1);
+    let promise = |id: &str, state: &str, scope: &str| serde_json::json!({"id": id, "state": state, "tags": {"resonate:scope": scope}});
+    *bench.script.preload.lock().unwrap() = serde_json::json!([
+        promise("a.0", "resolved", "local"),
+        promise("a.1", "pending", "global"),
+        promise("a.2", "pending", "local"),
+        {"id": "a.3", "state": "pending"},
+    ]);
+    bench.begin("a", 0).await;
+    let begun = |promise: &str| bench.executions.take_begun_before("a", promise);
+    assert_eq!(["a.0", "a.1", "a.2", "a.3", "a.2"].map(begun), [false, false, true, false, false]);
+
+    bench.ask("task.suspend", "a", 1).await;
+    bench.begin("a", 1).await;
+    bench.ask("task.suspend", "a", 2).await;
+    assert!(!bench.executions.take_begun_before("a", "a.2"), "nothing is kept of an execution that has ended");
+}
+
+#[tokio::test]
+async fn notifications_are_not_the_sdks() {
+    let bench = bench(1);
+    let message = serde_json::json!({"kind": "unblock", "data": {"promise": {"id": "a", "state": "resolved"}}});
+    bench.script.callback.lock().unwrap().as_ref().unwrap()(message.to_string());
+    assert_eq!(bench.begun.load(Ordering::Relaxed), 0);
 }

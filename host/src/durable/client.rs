@@ -25,16 +25,20 @@ pub struct Client {
     sender: Sender,
     codec: Codec,
     target: String,
+    /// Where notifications for this process go.
+    unicast: String,
 }
 
 impl Client {
     /// A client that sends through `network`; root workflows that it creates run on the workers of the network's group.
     pub fn new(network: Arc<dyn Network>) -> Self {
         let target = network.target_resolver(network.group());
+        let unicast = network.unicast().to_owned();
         Client {
             sender: Sender::new(Transport::new(network), None),
             codec: Codec::new(Arc::new(NoopEncryptor)),
             target,
+            unicast,
         }
     }
 
@@ -77,6 +81,26 @@ impl Client {
             Err(resonate::error::Error::ServerError { code: 404, .. }) => Ok(None),
             Err(e) => Err(DurableError::from_sdk(format!("promise `{id}`"), e)),
         }
+    }
+
+    /// Asks for a notification when the promise is settled; answers its state. One is sent only while it is pending.
+    pub async fn listen(&self, id: &str) -> Result<PromiseState, DurableError> {
+        let registered = self.sender.promise_register_listener(id, &self.unicast).await;
+        Ok(registered.map_err(|e| DurableError::from_sdk(format!("the end of `{id}`"), e))?.state)
+    }
+
+    /// Creates a promise that belongs to a root and is removed with it. Whether `owner` is who created it.
+    pub async fn claim(&self, id: &str, root: &str, owner: &str) -> Result<bool, DurableError> {
+        let request = || format!("the creation of promise `{id}`");
+        let create = PromiseCreateReq {
+            id: id.to_owned(),
+            timeout_at: far_future_ms(),
+            param: self.codec.encode(&owner).map_err(|e| DurableError::from_sdk(request(), e))?,
+            tags: HashMap::from([("resonate:origin".to_owned(), root.to_owned())]),
+        };
+        let record = self.sender.promise_create(create).await.map_err(|e| DurableError::from_sdk(request(), e))?;
+        let record = self.codec.decode_promise(record).map_err(|e| DurableError::from_sdk(request(), e))?;
+        Ok(*param(&record) == owner)
     }
 
     /// Settles a promise: idempotent, answers the promise as it is stored (settled by somebody else before, perhaps).

@@ -4,7 +4,7 @@ use super::admission::{Admission, Executions};
 use super::client::Client;
 use super::patience::Patience;
 use super::remote::{Endpoint, RemoteNetwork};
-use super::{DurableError, timers};
+use super::{DurableError, Endings, timers};
 use crate::config::{Config, Resonate as Server};
 use resonate::network::Network;
 use resonate::resonate::{Resonate, ResonateConfig};
@@ -31,6 +31,7 @@ pub struct Connection {
     network: Arc<dyn Network>,
     executions: Arc<Executions>,
     client: Client,
+    endings: Endings,
     lease: Duration,
 }
 
@@ -66,7 +67,8 @@ impl Connection {
         };
         let network: Arc<dyn Network> = Arc::new(Patience::new(network));
         let client = Client::new(network.clone());
-        Ok(Connection { back_end, network, executions, client, lease: config.worker.lease })
+        let endings = Endings::new(client.clone());
+        Ok(Connection { back_end, network, executions, client, endings, lease: config.worker.lease })
     }
 
     /// Promises outside of an execution.
@@ -79,6 +81,11 @@ impl Connection {
         &self.executions
     }
 
+    /// Tells when workflows end.
+    pub fn endings(&self) -> &Endings {
+        &self.endings
+    }
+
     /// Where durable state is kept.
     pub fn back_end(&self) -> &BackEnd {
         &self.back_end
@@ -89,7 +96,7 @@ impl Connection {
         self,
         register: impl FnOnce(Resonate) -> Result<Resonate, resonate::error::Error>,
     ) -> Result<Running, DurableError> {
-        let admission = Arc::new(Admission::new(self.network, self.executions.clone()));
+        let admission = Arc::new(Admission::new(self.network, self.executions.clone(), self.endings));
         let resonate = Resonate::new(ResonateConfig {
             ttl: Some(self.lease.as_millis() as u64),
             network: Some(admission.clone()),

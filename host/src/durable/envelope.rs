@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 /// A request: its kind and, for the operations on a task, which task and what is done under its lease.
 #[derive(Debug, Deserialize)]
@@ -47,14 +48,28 @@ struct AnswerHead {
 }
 
 #[derive(Debug, Deserialize)]
-struct AcquireAnswer {
+struct AcquireAnswer<'a> {
     head: AnswerHead,
-    data: AcquireData,
+    #[serde(borrow)]
+    data: AcquireData<'a>,
 }
 
 #[derive(Debug, Deserialize)]
-struct AcquireData {
+struct AcquireData<'a> {
     task: AcquiredTask,
+    /// The promises of the task's branch.
+    #[serde(borrow, default)]
+    preload: Vec<Preloaded<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Preloaded<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    state: Cow<'a, str>,
+    #[serde(borrow, default)]
+    tags: HashMap<Cow<'a, str>, Cow<'a, str>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,10 +113,24 @@ pub fn status(answer: &str) -> u16 {
     serde_json::from_str::<Answer>(answer).map_or(500, |answer| answer.head.status)
 }
 
-/// The version under which the task is held from now on, if the answer to `task.acquire` says that it is.
-pub fn acquired_version(answer: &str) -> Option<i64> {
-    let answer = serde_json::from_str::<AcquireAnswer>(answer).ok()?;
-    (answer.head.status == 200).then_some(answer.data.task.version)
+/// What the answer to `task.acquire` says of a task that is held from now on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Acquired {
+    /// The version under which it is held.
+    pub version: i64,
+    /// The promises of steps that an earlier execution began and did not end.
+    pub begun: Vec<String>,
+}
+
+/// `None`: the task is not held.
+pub fn acquired(answer: &str) -> Option<Acquired> {
+    let AcquireAnswer { head, data } = serde_json::from_str(answer).ok()?;
+    // A sleep or a wait is pending too, but of global scope.
+    let is_begun = |promise: &Preloaded<'_>| {
+        promise.state == "pending" && promise.tags.get("resonate:scope").is_some_and(|scope| scope == "local")
+    };
+    let begun = data.preload.into_iter().filter(is_begun).map(|promise| promise.id.into_owned()).collect();
+    (head.status == 200).then_some(Acquired { version: data.task.version, begun })
 }
 
 /// Whether a text is an answer of the protocol.

@@ -7,8 +7,10 @@ pub mod admission;
 pub mod backoff;
 pub mod client;
 mod connect;
+mod endings;
 mod envelope;
 mod error;
+mod lost_leases;
 pub mod patience;
 pub mod remote;
 #[cfg(test)]
@@ -16,4 +18,6 @@ mod remote_tests;
 mod timers;
 
 pub use connect::{BackEnd, Connection, Running};
+pub use endings::Endings;
 pub use error::DurableError;
+pub use lost_leases::LostLeases;

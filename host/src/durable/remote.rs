@@ -130,7 +130,7 @@ impl Shared {
                     }
                     (away, backoff) = (false, Backoff::for_outage());
                     self.connected.send_replace(true);
-                    match read_events(response, &queue).await {
+                    match self.read_events(response, &queue).await {
                         StreamEnd::Receiver => return,
                         StreamEnd::Server(reason) => reason,
                     }
@@ -149,6 +149,40 @@ impl Shared {
         }
     }
 
+    /// Takes the `data:` lines of the stream apart. An event may arrive in any number of pieces.
+    async fn read_events(&self, response: reqwest::Response, queue: &mpsc::Sender<String>) -> StreamEnd {
+        let mut stream = response.bytes_stream();
+        let mut buffer: Vec<u8> = Vec::new();
+        while let Some(piece) = stream.next().await {
+            match piece {
+                Ok(bytes) => buffer.extend_from_slice(&bytes),
+                Err(e) => return StreamEnd::Server(causes(&e)),
+            }
+            let mut rest = 0;
+            while let Some(length) = buffer[rest..].iter().position(|byte| *byte == b'\n') {
+                let line = &buffer[rest..rest + length];
+                rest += length + 1;
+                let Some(data) = line.strip_prefix(b"data:") else { continue };
+                let Ok(text) = std::str::from_utf8(data) else { continue };
+                let text = text.trim();
+                if text.is_empty() {
+                    continue;
+                }
+                // A notification waits for no credit, and for no execution that waits for one.
+                if !text.contains(r#""execute""#) {
+                    self.deliver(text);
+                } else if queue.send(text.to_owned()).await.is_err() {
+                    return StreamEnd::Receiver;
+                }
+            }
+            buffer.drain(..rest);
+            if buffer.len() > LONGEST_EVENT {
+                return StreamEnd::Server("an event of the stream is too long".to_owned());
+            }
+        }
+        StreamEnd::Server("the server closed it".to_owned())
+    }
+
     async fn connect(&self) -> std::result::Result<reqwest::Response, String> {
         let url = format!("{}/poll/{}/{}", self.url, self.group, self.pid);
         let request = self.authorized(self.requests.get(url)).send();
@@ -164,34 +198,6 @@ enum StreamEnd {
     /// The worker stops.
     Receiver,
     Server(String),
-}
-
-/// Takes the `data:` lines of the stream apart. An event may arrive in any number of pieces.
-async fn read_events(response: reqwest::Response, queue: &mpsc::Sender<String>) -> StreamEnd {
-    let mut stream = response.bytes_stream();
-    let mut buffer: Vec<u8> = Vec::new();
-    while let Some(piece) = stream.next().await {
-        match piece {
-            Ok(bytes) => buffer.extend_from_slice(&bytes),
-            Err(e) => return StreamEnd::Server(causes(&e)),
-        }
-        let mut rest = 0;
-        while let Some(length) = buffer[rest..].iter().position(|byte| *byte == b'\n') {
-            let line = &buffer[rest..rest + length];
-            rest += length + 1;
-            let Some(data) = line.strip_prefix(b"data:") else { continue };
-            let Ok(text) = std::str::from_utf8(data) else { continue };
-            let text = text.trim();
-            if !text.is_empty() && queue.send(text.to_owned()).await.is_err() {
-                return StreamEnd::Receiver;
-            }
-        }
-        buffer.drain(..rest);
-        if buffer.len() > LONGEST_EVENT {
-            return StreamEnd::Server("an event of the stream is too long".to_owned());
-        }
-    }
-    StreamEnd::Server("the server closed it".to_owned())
 }
 
 #[async_trait::async_trait]
@@ -222,13 +228,11 @@ impl Network for RemoteNetwork {
         let (shared, stop, credits) = (self.shared.clone(), self.stop.clone(), self.credits.clone());
         tasks.spawn(async move {
             let deliver = async {
-                while let Some(message) = queue.recv().await {
-                    if message.contains(r#""execute""#) {
-                        // Closed: the worker drains and takes no further executions.
-                        let Ok(credit) = credits.acquire().await else { return };
-                        credit.forget();
-                    }
-                    shared.deliver(&message);
+                while let Some(execution) = queue.recv().await {
+                    // Closed: the worker drains and takes no further executions.
+                    let Ok(credit) = credits.acquire().await else { return };
+                    credit.forget();
+                    shared.deliver(&execution);
                 }
             };
             stop.run_until_cancelled(deliver).await;

@@ -23,6 +23,9 @@ pub trait Dispatch: Send + Sync + 'static {
     /// Resolves when the worker can take more. It may be dropped before it resolves.
     async fn ready(&self);
 
+    /// Resolves when a workflow that [`Dispatch::dispatch`] named has ended, wherever it runs. It may be dropped before it resolves.
+    async fn ended(&self, workflow: &str);
+
     /// Whether the route's plugin is there. Records of a route that is not ready are held back.
     fn route_ready(&self, route: &Route) -> bool;
 
@@ -31,12 +34,12 @@ pub trait Dispatch: Send + Sync + 'static {
 }
 
 /// What became of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dispatched {
-    /// Its workflow was created.
-    Created,
-    /// Its workflow existed already.
-    Existed,
+    /// The workflow of this id exists and has not ended.
+    Running(String),
+    /// Its workflow existed before, and has ended.
+    Ended,
     /// It is on the dead-letter topic.
     DeadLettered,
 }

@@ -224,18 +224,29 @@ impl Poller<'_> {
         };
         let stopped: Vec<bool> = self.full.iter().zip(&self.shared.lanes).map(stop).collect();
         // This runs for every record.
-        if !self.shared.reassigned.swap(false, Ordering::Relaxed) && stopped == self.stopped {
+        let changed = self.shared.reassigned.swap(false, Ordering::Relaxed) | lock(&self.shared.offsets).take_flipped();
+        if !changed && stopped == self.stopped {
             return;
         }
         self.stopped = stopped;
-        let stop = |topic: &str| self.shared.lane(topic).is_none_or(|lane| self.stopped[lane]);
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
         {
             let mut paused = lock(&self.shared.paused);
-            for partition in lock(&self.shared.offsets).assigned() {
+            let offsets = lock(&self.shared.offsets);
+            for partition in offsets.assigned() {
+                let lane = self.shared.lane(&partition.0);
+                let full = lane.is_some_and(|lane| self.shared.lanes[lane].is_ordered()) && offsets.is_full(partition);
+                let stop = full || lane.is_none_or(|lane| self.stopped[lane]);
                 // Only what changes: a resume of a partition that is not paused makes librdkafka lose what it prefetched.
-                match (stop(&partition.0), paused.contains(partition)) {
+                match (stop, paused.contains(partition)) {
                     (true, false) => {
+                        if full && let Some((first, count)) = offsets.unfinished(partition) {
+                            tracing::warn!(
+                                "{}/{} pauses: {count} records wait behind that at offset {first}, whose workflow has not ended",
+                                partition.0,
+                                partition.1
+                            );
+                        }
                         pause.add_partition(&partition.0, partition.1);
                         paused.insert(partition.clone());
                     }

@@ -65,7 +65,7 @@ impl ConsumerContext for Context {
                 if let Err(error) = consumer.resume(list) {
                     tracing::debug!("resume of new partitions: {error}");
                 }
-                lock(&self.shared.offsets).assign(partitions(list));
+                self.shared.reassign(|offsets| offsets.assign(partitions(list)));
             }
             Rebalance::Revoke(list) => {
                 store(consumer, &self.shared);
@@ -78,7 +78,7 @@ impl ConsumerContext for Context {
                     commit(consumer);
                 }
                 let revoked = partitions(list);
-                lock(&self.shared.offsets).revoke(&revoked);
+                self.shared.reassign(|offsets| offsets.revoke(&revoked));
                 lock(&self.shared.paused).retain(|partition| !revoked.contains(partition));
             }
             Rebalance::Error(error) => tracing::warn!("rebalance: {error}"),

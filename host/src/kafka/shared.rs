@@ -9,10 +9,10 @@ use tokio::sync::watch;
 
 use super::consumer::Status;
 use super::error::ConsumerError;
-use super::offsets::{Offsets, Partition, Token};
+use super::offsets::{Bounds, Offsets, Partition, Token};
 use super::report::Reporter;
 use super::watchdog::Fetching;
-use crate::config::Route;
+use crate::config::{Order, Route};
 use crate::plugin::contract::Message;
 
 /// A received record on its way to the dispatch.
@@ -67,6 +67,11 @@ impl Lane {
         Lane { route, held: AtomicBool::new(false), records, bytes, high_records, high_bytes, poller: OnceLock::new() }
     }
 
+    /// Whether its records wait for one another.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.route.order != Order::None
+    }
+
     /// Hysteresis, because each pause throws the prefetched records away: full at the high mark, until a quarter of it.
     pub(crate) fn is_full(&self, was_full: bool) -> bool {
         let (records, bytes) = (self.records.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
@@ -91,6 +96,10 @@ impl Buffered {
         lane.bytes.fetch_add(bytes, Ordering::Relaxed);
         Buffered { lane: Arc::clone(lane), bytes }
     }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Drop for Buffered {
@@ -112,6 +121,8 @@ pub(crate) struct Shared {
     pub(crate) fetching: Mutex<HashMap<Partition, Fetching>>,
     /// Partitions came or went since the pauses were last looked at.
     pub(crate) reassigned: AtomicBool,
+    /// Counts the assignments and revocations.
+    assignments: watch::Sender<u64>,
     phase: AtomicU8,
     pub(crate) status: Arc<watch::Sender<Status>>,
 }
@@ -119,16 +130,18 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         lanes: Vec<Arc<Lane>>,
+        bounds: Bounds,
         reporter: Arc<Reporter>,
         status: Arc<watch::Sender<Status>>,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             lanes,
             reporter,
-            offsets: Mutex::default(),
+            offsets: Mutex::new(Offsets::new(bounds)),
             paused: Mutex::default(),
             fetching: Mutex::default(),
             reassigned: AtomicBool::new(false),
+            assignments: watch::Sender::new(0),
             phase: AtomicU8::new(Phase::Run as u8),
             status,
         })
@@ -146,8 +159,34 @@ impl Shared {
         lock(&self.offsets).finish(token);
     }
 
+    /// A record of so many bytes is held back; negative: no more.
+    pub(crate) fn hold(&self, token: &Token, bytes: isize) {
+        lock(&self.offsets).hold(token, bytes);
+    }
+
+    pub(crate) fn is_assigned(&self, partition: &Partition, epoch: u64) -> bool {
+        lock(&self.offsets).is_assigned(partition, epoch)
+    }
+
     pub(crate) fn is_current(&self, token: &Token) -> bool {
         lock(&self.offsets).is_current(token)
+    }
+
+    /// Partitions came or went.
+    pub(crate) fn reassign(&self, change: impl FnOnce(&mut Offsets)) {
+        change(&mut lock(&self.offsets));
+        self.assignments.send_modify(|assignments| *assignments += 1);
+    }
+
+    /// Changes whenever partitions came or went.
+    pub(crate) fn assignments(&self) -> watch::Receiver<u64> {
+        self.assignments.subscribe()
+    }
+
+    /// Resolves when the token's assignment does not hold any more.
+    pub(crate) async fn until_stale(&self, token: &Token) {
+        // The sender lives as long as self, so the wait can't fail.
+        let _ = self.assignments().wait_for(|_| !self.is_current(token)).await;
     }
 
     pub(crate) fn lane(&self, topic: &str) -> Option<usize> {

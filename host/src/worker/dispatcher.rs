@@ -1,9 +1,9 @@
 //! Makes the workflow of a record exist, or puts a record without an id on the dead-letter topic.
 
 use crate::config::Route;
-use crate::durable::DurableError;
 use crate::durable::admission::Executions;
-use crate::durable::client::{Client, now_ms, param};
+use crate::durable::client::{Client, PromiseState, now_ms, param};
+use crate::durable::{DurableError, Endings};
 use crate::kafka::{Dispatch, DispatchError, Dispatched};
 use crate::plugin::Registry;
 use crate::plugin::contract::Message;
@@ -23,6 +23,8 @@ pub struct Dispatcher {
     pub client: Client,
     /// Tells whether the worker can take more.
     pub executions: Arc<Executions>,
+    /// Tells when a workflow has ended.
+    pub endings: Endings,
     /// Tells whether a route's plugin is there.
     pub plugins: Registry,
     /// For the dead letters of records that the durable back end refuses.
@@ -84,9 +86,7 @@ impl Dispatch for Dispatcher {
                 let fresh = same && param(&record)["args"]["created_ms"] == start.created_ms;
                 if fresh {
                     self.observer.tell(&workflow, || What::Created);
-                    return Ok(Dispatched::Created);
-                }
-                if !same {
+                } else if !same {
                     tracing::info!(
                         topic,
                         partition,
@@ -95,7 +95,10 @@ impl Dispatch for Dispatcher {
                         "the message has the id of an earlier one, whose workflow stands for both"
                     );
                 }
-                Ok(Dispatched::Existed)
+                Ok(match record.state {
+                    PromiseState::Pending => Dispatched::Running(workflow),
+                    _ => Dispatched::Ended,
+                })
             }
             // The back end does not take this message: its own fault, and its own end.
             Err(DurableError::Refused { status: 400 | 413 | 422, reason, .. }) => {
@@ -103,6 +106,10 @@ impl Dispatch for Dispatcher {
             }
             Err(e) => Err(DispatchError(e.to_string())),
         }
+    }
+
+    async fn ended(&self, workflow: &str) {
+        self.endings.ended(workflow).await;
     }
 
     async fn ready(&self) {

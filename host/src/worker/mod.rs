@@ -4,7 +4,7 @@ mod dispatcher;
 
 use crate::admin::{self, AdminError};
 use crate::config::{Config, Kafka, Route};
-use crate::durable::{BackEnd, Connection, DurableError, Running};
+use crate::durable::{BackEnd, Connection, DurableError, LostLeases, Running};
 use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, Emitter, KafkaError, OnceEmitter};
 use crate::plugin::{Engine, EngineError, EngineSettings, Registry, RegistryError, Watch};
 use crate::workflow::observe::Observer;
@@ -59,13 +59,14 @@ impl Worker {
         let once = Arc::new(OnceEmitter::start(kafka)?);
         let routes: Vec<Arc<Route>> = config.routes.iter().cloned().map(Arc::new).collect();
         let client = connection.client().clone();
-        let executions = connection.executions().clone();
+        let (executions, endings) = (connection.executions().clone(), connection.endings().clone());
         let deps = Arc::new(Deps {
             routes: routes.iter().map(|route| (route.name.clone(), route.clone())).collect(),
             plugins: plugins.clone(),
             emitter: emitter.clone(),
             once: once.clone(),
             client: client.clone(),
+            lost_leases: LostLeases::new(client.clone(), executions.clone()),
             observer: observer.clone(),
         });
         let admin = match connection.back_end() {
@@ -77,7 +78,8 @@ impl Worker {
             resonate.register(MessageWorkflow)?;
             Ok(resonate)
         })?;
-        let dispatch = Arc::new(Dispatcher { client, executions, plugins, emitter: emitter.clone(), observer });
+        let dispatch =
+            Arc::new(Dispatcher { client, executions, endings, plugins, emitter: emitter.clone(), observer });
         let settings = ConsumerSettings { drain: config.worker.drain, ..ConsumerSettings::default() };
         let consumer = Consumer::new(kafka, routes, dispatch, settings);
         Ok(Worker { consumer, emitter, once, running, watch, admin, drain: config.worker.drain })

@@ -70,7 +70,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Delivery, IdSource, Limits, Retry};
+    use crate::config::{Delivery, IdSource, Limits, Order, Retry};
 
     fn route() -> Route {
         Route {
@@ -82,8 +82,9 @@ mod tests {
             dead_letters: "in.dlq".into(),
             id: IdSource::Value,
             delivery: Delivery::ExactlyOnce,
+            order: Order::None,
             deadline: Duration::from_secs(1),
-            retry: Retry { attempts: 1, first: Duration::ZERO, max: Duration::ZERO, factor: 1.0 },
+            retry: Retry { attempts: 1, first: Duration::ZERO, max: Duration::ZERO, factor: 1.0, lost_leases: 1 },
             limits: Limits { time: Duration::ZERO, memory: 0, output: 0, log: 0 },
             config: Default::default(),
         }

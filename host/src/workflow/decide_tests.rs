@@ -8,7 +8,7 @@ fn route() -> Route {
     let mut route = Config::development(std::path::Path::new("."), &["records".to_owned()]).routes.remove(0);
     route.completions = Some("done".to_owned());
     route.deadline = Duration::from_secs(60);
-    route.retry = Retry { attempts: 3, first: Duration::from_secs(1), max: Duration::from_secs(5), factor: 2.0 };
+    route.retry = Retry { attempts: 3, first: Duration::from_secs(1), max: Duration::from_secs(5), ..route.retry };
     route.id = IdSource::Value;
     route
 }

@@ -7,6 +7,7 @@ use super::observe::{Observer, What};
 use super::start::{Dying, ENTRIES_PER_ROOT, Position, Start};
 use super::steps::{CallArgs, CallStep, CancelStep, EndStep, HandOnStep, PromiseArgs, RootArgs, SignalStep};
 use crate::config::Route;
+use crate::durable::LostLeases;
 use crate::durable::client::{Client, FAR_FUTURE, now_ms};
 use crate::fail_point::reached;
 use crate::plugin::Registry;
@@ -38,6 +39,8 @@ pub struct Deps {
     pub once: Arc<dyn EmitOnce>,
     /// Promises outside of the execution.
     pub client: Client,
+    /// How often a step took its worker with it.
+    pub lost_leases: LostLeases,
     /// Who watches.
     pub observer: Observer,
 }

@@ -12,10 +12,12 @@ use crate::config::{Delivery, Route};
 use crate::durable::DurableError;
 use crate::durable::backoff::Backoff;
 use crate::durable::client::{PromiseState, Settle, now_ms};
+use crate::fail_point::reached;
 use crate::plugin::contract::{Bytes, Progress, Signal};
 use crate::plugin::{Call, Version};
 use resonate::durable::{Durable, ExecutionEnv};
 use resonate::error::Result;
+use resonate::info::Info;
 use resonate::types::DurableKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -49,7 +51,7 @@ impl Durable<CallArgs, StepRecord> for CallStep {
     const NAME: &'static str = "pawl.step";
     const KIND: DurableKind = DurableKind::Function;
 
-    async fn execute(&self, _env: ExecutionEnv<'_>, _args: CallArgs) -> Result<StepRecord> {
+    async fn execute(&self, env: ExecutionEnv<'_>, _args: CallArgs) -> Result<StepRecord> {
         self.ran.store(true, Ordering::Relaxed);
         let record = |next| StepRecord { next, digest: None, ran_us: 0, at_ms: now_ms(), intent: None };
         let postpone = |reason| record(Next::Postpone { reason, delay_ms: POSTPONED_MS });
@@ -58,6 +60,10 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         };
         if now_ms() >= deadline_ms(&self.start, route) {
             return Ok(record(Next::Dead { reason: deadline_reason(route) }));
+        }
+        let lost = self.lost_leases(env.into_info(), route).await;
+        if lost >= route.retry.lost_leases {
+            return Ok(record(Next::Dead { reason: lost_reason(route, lost) }));
         }
         let plugin = tokio::time::timeout(PLUGIN_WAIT, self.deps.plugins.wait_for(&route.plugin));
         let Ok(version): std::result::Result<Arc<Version>, _> = plugin.await else {
@@ -82,6 +88,7 @@ impl Durable<CallArgs, StepRecord> for CallStep {
                 limits: &route.limits,
             })
             .await;
+        reached("step.after-call");
         let at_ms = now_ms();
         let jitter = rand::random_range(0.0..1.0);
         let next = decide(reply.result, &self.start, &self.position, route, at_ms, jitter);
@@ -90,7 +97,26 @@ impl Durable<CallArgs, StepRecord> for CallStep {
     }
 }
 
+/// The reason of a message that may be what its workers die of.
+fn lost_reason(route: &Route, lost: u32) -> String {
+    format!(
+        "{lost} executions began this step and lost their lease in it: their worker died, hung, or was shut down for longer than it \
+         waits (`lost-leases` under `retry` of route `{}`)",
+        route.name
+    )
+}
+
 impl CallStep {
+    /// How often the lease of an execution was lost in this step.
+    async fn lost_leases(&self, info: &Info, route: &Route) -> u32 {
+        let (lost_leases, root, step) = (&self.deps.lost_leases, info.origin_id(), info.id());
+        if !lost_leases.has_one(root, step) {
+            return 0;
+        }
+        let owner = uuid::Uuid::new_v4().simple().to_string();
+        until_served(|| lost_leases.count(root, step, &owner, route.retry.lost_leases)).await
+    }
+
     /// Who is about to emit what follows. Without it the emission takes a checkpoint more.
     async fn intend(&self, next: &Next, route: &Route) -> Option<Intent> {
         let mut topics: BTreeSet<String> = next.events().iter().filter_map(|event| event.topic.clone()).collect();

@@ -4,6 +4,7 @@ mod back_pressure;
 mod crash;
 mod disk;
 mod messages;
+mod order;
 mod poison;
 mod several;
 mod sleeping;

@@ -101,3 +101,29 @@ async fn an_event_for_a_topic_that_does_not_exist_is_the_workflows_own_failure()
     assert!(dead[0].header("pawl-reason").unwrap().contains("there-is-no-such-topic"), "{dead:?}");
     assert!(worker.stop().success());
 }
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_kills_its_workers_dies_after_some_of_them() {
+    const LOST: u32 = 3;
+    let scene = Scene::new("killer", 1).await;
+    let instance = "[kafka.properties]\n\"group.instance.id\" = \"the-one\"";
+    scene.configure(instance, &format!("retry = {{ lost-leases = {LOST} }}"));
+    scene.produce([script("killer", &[again(0)])]).await;
+    for _ in 0..LOST {
+        let mut worker =
+            scene.start_by(std::process::Command::new(PAWL).env("FAILPOINTS", "step.after-call=1*return(kill)"));
+        wait_for("the worker to die", || worker.ended());
+    }
+    // Whoever comes next may die of it, too: it is not asked.
+    scene.produce([script("next", &[again(0)])]).await;
+    let worker = scene.start();
+    let dead = scene.read(&scene.dead, 1);
+    assert_eq!(completed_ids(&scene.read(&scene.done, 1)), ["next"]);
+    let log = worker.log();
+    assert!(worker.stop().success());
+    let reason = dead[0].header("pawl-reason").unwrap();
+    assert!(reason.contains("3 executions") && reason.contains("`lost-leases`"), "{reason}");
+    assert_eq!(dead[0].header("pawl-workflow").as_deref(), Some("r/killer"));
+    assert_eq!(log.calls()[&("r/killer".to_owned(), 0)], LOST);
+}

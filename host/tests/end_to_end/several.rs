@@ -1,7 +1,7 @@
 //! Several workers on one `pawl store serve`: they share the work, take over from a dead one, and outlive the store's absence.
 
 use super::support::*;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 const MESSAGES: usize = 200;
 const STEPS: u64 = 5;
@@ -46,6 +46,40 @@ async fn workers_share_the_work_and_go_on_through_the_death_of_one_and_of_the_st
     assert_eq!(log.redone(), [], "steps that ran again after their checkpoint");
     assert_eq!(log.calls().len(), total);
     assert!(scene.read_all(&scene.dead).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_interrupts_no_step_and_loses_none() {
+    const MESSAGES: usize = 240;
+    const WORKERS: usize = 3;
+    let scene = Scene::new("rolling", 4).await;
+    let store = StoreServer::start(scene.dir.path(), "127.0.0.1:0");
+    let server = format!("[resonate]\nurl = \"http://{}\"", store.address);
+    // Few at a time, so that there is work under way until the last one.
+    scene.configure(&format!("{server}\n[worker]\nmax-in-flight = 8\nlease = \"5s\""), "");
+    let slow = serde_json::json!({"op": "sleep", "ms": 150});
+    let ids: Vec<String> = (0..MESSAGES).map(|n| format!("m{n:04}")).collect();
+    let mut workers: VecDeque<Worker> = (0..WORKERS).map(|_| scene.start()).collect();
+    for part in ids.chunks(MESSAGES / WORKERS) {
+        scene.produce(part.iter().map(|id| script(id, &[slow.clone(), again(0), slow.clone()]))).await;
+        let begun = workers[0].log().calls().len();
+        wait_for("steps to run", || (workers[0].log().calls().len() > begun + 40).then_some(()));
+        workers.push_back(scene.start());
+        assert!(workers.pop_front().unwrap().stop().success());
+    }
+    let done = scene.read(&scene.done, MESSAGES);
+    wait_for("all offsets to be committed", || (scene.lag(4) == 0).then_some(()));
+    let log = workers[0].log();
+    for worker in workers {
+        assert!(worker.stop().success());
+    }
+    assert!(store.stop().success());
+    assert_eq!(completed_ids(&done), ids);
+    let calls = log.calls();
+    assert_eq!(calls.len(), MESSAGES * 4);
+    let again: Vec<_> = calls.into_iter().filter(|(_, count)| *count > 1).collect();
+    assert_eq!(again, [], "steps that were interrupted, and ran again");
+    assert_eq!(log.count("given up"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

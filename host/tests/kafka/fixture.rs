@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pawl::config::{Delivery, IdSource, Kafka, Limits, Properties, Retry, Route};
+use pawl::config::{Delivery, IdSource, Kafka, Limits, Order, Properties, Retry, Route};
 use pawl::kafka::topics::{self, TopicSpec};
 use pawl::kafka::{Consumer, ConsumerError, ConsumerSettings, Dispatch, DispatchError, Dispatched, Emitter, Status};
 use pawl::plugin::contract::Message;
@@ -66,7 +66,8 @@ pub fn route(topic: &str) -> Arc<Route> {
         id: IdSource::Offset,
         delivery: Delivery::ExactlyOnce,
         deadline: LONG,
-        retry: Retry { attempts: 1, first: Duration::ZERO, max: Duration::ZERO, factor: 1.0 },
+        order: Order::None,
+        retry: Retry { attempts: 1, first: Duration::ZERO, max: Duration::ZERO, factor: 1.0, lost_leases: 1 },
         limits: Limits { time: LONG, memory: 1, output: 1, log: 1 },
         config: Properties::default(),
     })
@@ -97,6 +98,8 @@ pub struct Recorder {
     /// Records that passed, in that order.
     pub passed: watch::Sender<Vec<Message>>,
     pub attempts: watch::Sender<usize>,
+    /// The values of the records whose workflows have ended.
+    ended: watch::Sender<HashSet<String>>,
     pub ready: watch::Sender<bool>,
     absent: Mutex<HashSet<String>>,
     changed: watch::Sender<u64>,
@@ -108,6 +111,7 @@ impl Recorder {
             policy: watch::Sender::new(Arc::new(policy)),
             passed: watch::Sender::default(),
             attempts: watch::Sender::default(),
+            ended: watch::Sender::default(),
             ready: watch::Sender::new(true),
             absent: Mutex::default(),
             changed: watch::Sender::default(),
@@ -120,6 +124,18 @@ impl Recorder {
 
     pub fn decide(&self, policy: impl Fn(&Message) -> Verdict + Send + Sync + 'static) {
         self.policy.send_replace(Arc::new(policy));
+    }
+
+    /// The workflow of the record with this value has ended.
+    pub fn end(&self, value: &str) {
+        self.ended.send_modify(|ended| {
+            ended.insert(value.to_owned());
+        });
+    }
+
+    /// The values of the records that passed, in that order.
+    pub fn values(&self) -> Vec<String> {
+        self.passed.borrow().iter().map(text).collect()
     }
 
     pub fn set_plugin(&self, route: &Route, there: bool) {
@@ -152,14 +168,20 @@ impl Dispatch for Recorder {
             let verdict = policy.borrow_and_update()(&message);
             match verdict {
                 Verdict::Pass => {
+                    let value = text(&message);
+                    let ended = self.ended.borrow().contains(&value);
                     self.passed.send_modify(|passed| passed.push(message));
-                    return Ok(Dispatched::Created);
+                    return Ok(if ended { Dispatched::Ended } else { Dispatched::Running(value) });
                 }
                 Verdict::Fail => return Err(DispatchError("the store is away".into())),
                 Verdict::Panic => panic!("a panic that the test wants"),
                 Verdict::Hold => policy.changed().await.unwrap(),
             }
         }
+    }
+
+    async fn ended(&self, workflow: &str) {
+        self.ended.subscribe().wait_for(|ended| ended.contains(workflow)).await.unwrap();
     }
 
     async fn ready(&self) {
@@ -224,9 +246,13 @@ pub async fn produce(topic: &str, partitions: i32, numbers: std::ops::Range<i32>
     }
 }
 
+pub fn text(message: &Message) -> String {
+    let value = message.value.as_ref().map(|value| value.0.as_slice());
+    String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
+}
+
 pub fn numbers(passed: &[Message]) -> Vec<i32> {
-    let number = |m: &Message| String::from_utf8(m.value.clone().unwrap().0).unwrap().parse().unwrap();
-    let mut numbers: Vec<i32> = passed.iter().map(number).collect();
+    let mut numbers: Vec<i32> = passed.iter().map(|message| text(message).parse().unwrap()).collect();
     numbers.sort_unstable();
     numbers
 }

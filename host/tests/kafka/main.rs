@@ -6,5 +6,6 @@ mod fixture;
 mod group;
 mod guarantees;
 mod once;
+mod order;
 mod pressure;
 mod tools;
