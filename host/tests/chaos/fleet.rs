@@ -20,11 +20,6 @@ pub const DONE: &str = "done";
 pub const MIDDLE: &str = "middle";
 pub const DEAD: &str = "dead";
 
-/// What `order` the keyed route has, and what of it is checked.
-pub const ORDER: &str = "none";
-/// Further keys of both routes.
-const ROUTE: &str = "";
-
 /// Components that take turns.
 const VERSIONS: [&str; 2] = ["fixtures/scripted.wasm", "fixtures/scripted-b.wasm"];
 
@@ -303,7 +298,7 @@ fn configuration(n: usize, slot: &Slot, plugins: &Path) -> String {
     // Two members whose places are kept for them while they restart, and two that come as new ones each time.
     let instance = if n < 2 { format!("\"group.instance.id\" = \"chaos-{n}\"") } else { String::new() };
     let routes = Route::ALL.map(|route| {
-        let order = if route == Route::Keyed { ORDER } else { "none" };
+        let order = if route == Route::Keyed { "key" } else { "none" };
         format!(
             r#"
 [[route]]
@@ -313,9 +308,10 @@ plugin = "scripted"
 completions = "{DONE}"
 dead-letters = "{DEAD}"
 order = "{order}"
+# No message is to blame for its workers' deaths here.
+retry = {{ lost-leases = 1000 }}
 # Longer than a worker stands still.
 limits = {{ time = "60s" }}
-{ROUTE}
 "#,
             name = route.name()
         )

@@ -1,7 +1,7 @@
 //! One run: starts the fleet, keeps it busy, does to it what the schedule says, repairs it, waits for the last message and judges.
 
 use super::checker::{Verdict, check};
-use super::fleet::{Counts, Fleet, MIDDLE, ORDER};
+use super::fleet::{Counts, Fleet, MIDDLE};
 use super::history::{Expectation, Interruption};
 use super::load::{Load, Message, Route};
 use super::reading::history;
@@ -43,8 +43,7 @@ pub fn run(plan: &Plan, dir: &Path) -> (Verdict, Counts) {
     history.interruptions = std::mem::take(&mut fleet.interruptions);
     write_interruptions(dir, &history.interruptions);
     fleet.stop_store();
-    let ordered = if ORDER == "key" { vec![Route::Keyed.name()] } else { Vec::new() };
-    let mut verdict = check(&history, &ordered);
+    let mut verdict = check(&history, &[Route::Keyed.name()]);
     verdict.add_unknown(busy.produced.keys(), &history);
     (verdict, std::mem::take(&mut fleet.counts))
 }
