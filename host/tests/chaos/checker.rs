@@ -1,6 +1,6 @@
 //! Judges a history: what was lost, done again, said twice, or done out of order.
 
-use super::history::{Call, Expectation, History, Interruption, Micros, OutputTopic, step_of};
+use super::history::{Call, Expectation, History, Interruption, Micros, OutputTopic, Source, step_of};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
@@ -105,7 +105,7 @@ pub fn check(history: &History, ordered: &[&str]) -> Verdict {
     let effective = redone(history, &outputs, &mut verdict);
     let called: HashSet<(&str, u64)> = history.calls.iter().map(|call| (call.workflow.as_str(), call.step)).collect();
     for call in &history.calls {
-        if !expected.get(&call.workflow).is_some_and(|expectation| call.step <= expectation.last) {
+        if expected.get(&call.workflow).is_none_or(|expectation| call.step > expectation.last) {
             verdict.add(Kind::Unexpected, &call.workflow, format!("{} was called", step(call)));
         }
     }
@@ -265,23 +265,22 @@ fn order(
     for call in effective {
         span.entry(&call.workflow).and_modify(|(_, last)| *last = call).or_insert((call, call));
     }
-    let mut queues: BTreeMap<(&str, i32, &str), Vec<(i64, &Expectation)>> = BTreeMap::new();
+    // By route, partition and key.
+    let mut queues: BTreeMap<_, Vec<&Expectation>> = BTreeMap::new();
     let mut seen = HashSet::new();
-    let mut sources: Vec<_> =
-        history.sources.iter().filter(|source| ordered.contains(&source.route.as_str())).collect();
+    let mut sources: Vec<&Source> = history.sources.iter().filter(|s| ordered.contains(&s.route.as_str())).collect();
     sources.sort_by_key(|source| (&source.route, source.partition, source.offset));
     for source in sources {
         let Some(key) = &source.key else { continue };
         let Some(expectation) = Expectation::of(&source.route, &source.value) else { continue };
         let Some(expectation) = expected.get(&expectation.workflow) else { continue };
         if seen.insert(expectation.workflow.as_str()) {
-            let queue = queues.entry((&source.route, source.partition, key)).or_default();
-            queue.push((source.offset, expectation));
+            queues.entry((&source.route, source.partition, key)).or_default().push(expectation);
         }
     }
     for ((_, _, key), queue) in queues {
         for pair in queue.windows(2) {
-            let [(_, before), (_, after)] = pair else { continue };
+            let [before, after] = pair else { continue };
             let Some((first, _)) = span.get(after.workflow.as_str()) else { continue };
             let other = &before.workflow;
             match span.get(other.as_str()) {

@@ -15,6 +15,7 @@ mod schedule;
 #[allow(dead_code)]
 #[path = "../end_to_end/support.rs"]
 mod support;
+mod unfinished;
 mod watch;
 
 use checker::Verdict;

@@ -6,6 +6,7 @@ use super::history::{Expectation, Interruption};
 use super::load::{Load, Message, Route};
 use super::reading::history;
 use super::schedule::{Due, Plan, schedule};
+use super::unfinished::{client, describe};
 use super::watch::{Ended, Watch};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -13,6 +14,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
 
 /// How long the last messages may take once everything is repaired.
 const REST: Duration = Duration::from_secs(300);
@@ -20,6 +22,8 @@ const TICK: Duration = Duration::from_millis(20);
 const TELL_EVERY: Duration = Duration::from_secs(15);
 /// What is produced at a time, so that acts are done when they are due.
 const AT_A_TIME: usize = 20;
+/// Messages that are described when they do not end.
+const SHOWN: usize = 20;
 
 pub fn run(plan: &Plan, dir: &Path) -> (Verdict, Counts) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -34,7 +38,8 @@ pub fn run(plan: &Plan, dir: &Path) -> (Verdict, Counts) {
         fleet.look();
         std::thread::sleep(TICK);
         if begun.elapsed() > REST {
-            panic!("not ended {REST:?} after everything was repaired, PAWL_SEED={}:\n{}", plan.seed, busy.describe());
+            let open = busy.describe(&runtime, &fleet.store_url());
+            panic!("not ended {REST:?} after everything was repaired, PAWL_SEED={}: {open}", plan.seed);
         }
     }
     fleet.stop_workers();
@@ -146,9 +151,12 @@ impl Busy {
         self.open.len()
     }
 
-    fn describe(&self) -> String {
-        let in_queue = self.producer.in_flight_count();
-        let open: Vec<&str> = self.open.iter().take(30).map(|(_, workflow)| workflow.as_str()).collect();
-        format!("{} messages, {in_queue} of all not produced yet: {}", self.open.len(), open.join(", "))
+    /// What is open, and what it waits for.
+    fn describe(&self, runtime: &Runtime, store: &str) -> String {
+        let client = client(store);
+        let shown = self.open.iter().take(SHOWN);
+        let lines = shown.map(|(_, workflow)| runtime.block_on(describe(&client, workflow))).collect::<Vec<_>>();
+        let waiting = self.producer.in_flight_count();
+        format!("{} messages, {waiting} records not produced yet:\n{}", self.open.len(), lines.join("\n"))
     }
 }

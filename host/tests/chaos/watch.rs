@@ -3,8 +3,8 @@
 use super::history::OutputTopic;
 use super::load::SETTLE;
 use super::reading::{OUTPUTS, header, output, reader};
-use pawl::durable::client::{Client, Settle};
-use pawl::durable::remote::{Endpoint, RemoteNetwork};
+use super::unfinished::client;
+use pawl::durable::client::Settle;
 use rdkafka::Message as _;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 /// The names of records that end a message, as far as they have come.
 #[derive(Clone, Default)]
@@ -77,9 +77,7 @@ fn follow(brokers: &str, ended: &Ended, promises: &mpsc::UnboundedSender<String>
 
 /// Settles what is asked for, through outages of the store.
 async fn settle(mut asked: mpsc::UnboundedReceiver<String>, store: String) {
-    let none = Arc::new(Semaphore::new(0));
-    let network = RemoteNetwork::new(Endpoint::Url(&store), "nobody", None, none).unwrap();
-    let client = Client::new(Arc::new(network));
+    let client = client(&store);
     let mut last: HashMap<String, String> = HashMap::new();
     while let Some(promise) = asked.recv().await {
         while let Err(e) = client.settle(&promise, Settle::Resolved, serde_json::json!("settled")).await {
