@@ -210,3 +210,22 @@ fn libs() -> anyhow::Result<PathBuf> {
     fs::rename(&fresh, &libs).with_context(|| format!("can't create {}", libs.display()))?;
     Ok(libs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_a_further_listener_are_sent_to_its_advertised_port() {
+        let listener: Listener = "W1=9093:9193".parse().unwrap();
+        let settings = settings(Path::new("/d"), 9092, 9091, &[listener]);
+        for line in [
+            "listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9091,W1://127.0.0.1:9093",
+            "advertised.listeners=PLAINTEXT://127.0.0.1:9092,W1://127.0.0.1:9193",
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,W1:PLAINTEXT",
+        ] {
+            assert!(settings.lines().any(|l| l == line), "{line} is not in\n{settings}");
+        }
+        assert!("W1=9093".parse::<Listener>().unwrap_err().contains("NAME=PORT:ADVERTISED_PORT"));
+    }
+}
