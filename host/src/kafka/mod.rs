@@ -3,6 +3,7 @@
 pub mod client;
 pub mod consume;
 pub mod consumer;
+pub mod dead_letters;
 pub mod dev_broker;
 pub mod dispatch;
 pub mod emitter;
@@ -19,6 +20,7 @@ mod record;
 mod report;
 mod shared;
 mod shelf;
+mod span;
 mod watchdog;
 
 pub use consumer::{Consumer, ConsumerSettings, Status};
