@@ -53,8 +53,8 @@ pub struct ShowArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A replayed letter is marked on its topic and not replayed again. A replay that was killed, or that another one has overtaken, is
-finished by running it again. The message carries a header pawl-replay, by which it has a workflow of its own.
+A replayed letter is marked on its topic and not replayed again; a replay that was killed is finished by
+running it again. The message carries a header pawl-replay, by which it has a workflow of its own.
 
 Example:
   pawl dead-letters replay --since 2h --dry-run

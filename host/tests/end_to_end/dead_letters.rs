@@ -24,7 +24,8 @@ fn output(scene: &Scene, args: &[&str]) -> Output {
 /// The lines that a command prints, which must succeed.
 fn lines(scene: &Scene, args: &[&str]) -> Vec<String> {
     let output = output(scene, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !error.contains("WARN"), "{args:?}: {error}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
