@@ -184,10 +184,15 @@ impl Fleet {
                 self.counts.stores += 1;
             }
             Target::Worker(worker) => {
-                let Some(process) = self.slots[worker].worker.take() else { return };
-                process.kill();
+                // The fourth may not have come, because it was leaving still: another one dies in its place, and is there again.
+                let there = |worker: &usize| self.slots[*worker].worker.is_some();
+                let Some(hit) = std::iter::once(worker).chain(0..WORKERS).find(there) else { return };
+                self.slots[hit].worker.take().into_iter().for_each(Worker::kill);
                 // What comes after it knows nothing of what it had begun.
-                self.slots[worker].stopped = None;
+                self.slots[hit].stopped = None;
+                if hit != worker {
+                    self.start_worker(hit);
+                }
             }
         }
         self.counts.kills += 1;
