@@ -36,7 +36,7 @@ enum Command {
     /// Build the sample plugins and the test components into target/plugins
     Plugins,
     /// Run a Kafka broker in the foreground, as the tests do
-    Kafka,
+    Kafka(kafka::KafkaArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
             println!("{}", built.display());
             true
         }),
-        Command::Kafka => kafka::run_in_foreground(),
+        Command::Kafka(args) => kafka::run_in_foreground(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

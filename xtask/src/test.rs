@@ -26,6 +26,8 @@ struct Tally {
 
 /// Runs all tests. False if one failed.
 pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
+    // Before the build below, which may put another file in our place.
+    let xtask = std::env::current_exe()?;
     let plugins = plugins::build_all()?;
     // Before Kafka is started: it should not wait through a long build.
     let mut build = process::cargo();
@@ -42,6 +44,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
         .args(filters(args))
         .current_dir(crate::root());
     workspace.env("PAWL_TEST_KAFKA", &kafka.address).env("PAWL_TEST_PLUGINS", &plugins);
+    workspace.env("PAWL_TEST_XTASK", &xtask);
     tally.run(&mut workspace)?;
 
     let mut sample = process::cargo();

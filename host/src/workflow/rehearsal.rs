@@ -3,7 +3,7 @@
 use super::checkpoint::Next;
 use super::decide::{deadline_ms, decide};
 use super::start::{Position, Start};
-use super::workflow_id::{message_id, workflow_id};
+use super::workflow_id::{generation, message_id, workflow_id};
 use crate::config::Route;
 use crate::plugin::contract::{Message, Progress, Signal};
 use crate::plugin::{Call, Grants, Version};
@@ -65,7 +65,7 @@ impl Rehearsal<'_> {
             Err(e) => return Ended::Dead { reason: e.to_string() },
         };
         let start = Start {
-            workflow: workflow_id(&self.route.name, &message_id),
+            workflow: workflow_id(&self.route.name, &message_id, generation(&message.headers)),
             route: self.route.name.clone(),
             message_id,
             created_ms: 0,
