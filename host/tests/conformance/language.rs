@@ -5,11 +5,12 @@ use pawl::plugin::contract::{Bytes, Message, Progress};
 use pawl::plugin::{Call, Engine, EngineSettings, Reply, Version};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 /// Names as in the files that `cargo xtask plugins` builds.
-pub const LANGUAGES: [&str; 5] = ["rust", "python", "js", "go", "qjs"];
+pub const LANGUAGES: [&str; 5] = ["rust", "python", "js", "go", "c"];
 
 /// The components of one language.
 pub struct Language {
@@ -17,40 +18,56 @@ pub struct Language {
     pub version: Arc<Version>,
 }
 
-/// An engine that keeps what it compiles from one run of the tests to the next: Python and JavaScript take their time.
-pub fn engine(calls: usize) -> Engine {
+/// Compiled components are kept from one run of the tests to the next: Python and JavaScript take their time.
+fn engine() -> Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("conformance");
-    Engine::new(EngineSettings { calls, cache }).unwrap()
+    ENGINE.get_or_init(|| Engine::new(EngineSettings { calls: 4, cache }).unwrap()).clone()
 }
 
-/// The conformance component of every language.
-pub async fn languages(engine: &Engine) -> Vec<Language> {
-    let mut languages = Vec::new();
-    for name in LANGUAGES {
-        let version = load(engine, &format!("fixtures/conformance-{name}")).await;
-        languages.push(Language { name, version });
-    }
-    languages
+/// The conformance component of every language; loaded once, whichever test asks first.
+pub async fn languages() -> &'static [Language] {
+    static LOADED: OnceCell<Vec<Language>> = OnceCell::const_new();
+    let load_all = async || {
+        let mut languages = Vec::new();
+        for name in LANGUAGES {
+            let version = load(&format!("fixtures/conformance-{name}")).await;
+            languages.push(Language { name, version });
+        }
+        languages
+    };
+    LOADED.get_or_init(load_all).await
 }
 
 /// Loads a component that `cargo xtask plugins` built.
-pub async fn load(engine: &Engine, file: &str) -> Arc<Version> {
+pub async fn load(file: &str) -> Arc<Version> {
     let Some(dir) = std::env::var_os("PAWL_TEST_PLUGINS") else {
         panic!("PAWL_TEST_PLUGINS is not set: run cargo xtask test");
     };
     let path = PathBuf::from(dir).join(format!("{file}.wasm"));
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}: run cargo xtask test", path.display()));
-    engine.load(file, bytes).await.unwrap_or_else(|e| panic!("{file} {e}"))
+    engine().load(file, bytes).await.unwrap_or_else(|e| panic!("{file} {e}"))
 }
 
-/// The bounds that a route has by default, with room for a megabyte in and out; what is not about limits should do with that.
+/// Room for a megabyte in and out, also where a language takes a hundred bytes for one (JavaScript's `JSON.stringify` does).
 pub fn limits() -> Limits {
-    Limits { time: Duration::from_secs(60), memory: 64 << 20, output: 4 << 20, log: 64 << 10 }
+    Limits { time: Duration::from_secs(60), memory: 256 << 20, output: 4 << 20, log: 64 << 10 }
 }
 
+/// A call with a configuration in which something is empty and something is not ASCII.
 pub async fn call(version: &Arc<Version>, message: &Message, progress: Progress, limits: &Limits) -> Reply {
-    let config = BTreeMap::from([("batch", "7"), ("grüße", "жук 🦀"), ("leer", "")]);
-    let config = config.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let config = [("batch", "7"), ("grüße", "жук 🦀"), ("leer", "")];
+    call_with(version, message, progress, limits, &config).await
+}
+
+pub async fn call_with(
+    version: &Arc<Version>,
+    message: &Message,
+    progress: Progress,
+    limits: &Limits,
+    config: &[(&str, &str)],
+) -> Reply {
+    let config: BTreeMap<_, _> = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     version.call(Call { progress, message, config: &config, limits }).await
 }
 

@@ -1,6 +1,6 @@
 //! What a component may take up: just what its route allows, and a breach says which limit it was and how to raise it.
 
-use crate::language::{Language, call, engine, languages, limits, message, progress};
+use crate::language::{Language, call, languages, limits, message, progress};
 use crate::protocol::instruct;
 use pawl::config::Limits;
 use pawl::plugin::contract::{Failure, Outcome};
@@ -20,10 +20,10 @@ async fn breach(language: &Language, instruction: &Value, limits: &Limits) -> St
 
 #[tokio::test]
 async fn memory_is_what_the_route_allows_in_every_language() {
-    for language in &languages(&engine(1)).await {
+    for language in languages().await {
         let name = language.name;
         let allocate = |mib: usize| json!({ "op": "allocate", "mib": mib.to_string() });
-        let told = breach(language, &allocate(100), &limits()).await;
+        let told = breach(language, &allocate(100), &Limits { memory: 64 << 20, ..limits() }).await;
         assert!(told.contains("needs more than 64 MiB of memory ("), "{name}: {told}");
         assert!(told.ends_with("raise `limits.memory` of the route in pawl.toml"), "{name}: {told}");
         // Far more than any default.
@@ -38,7 +38,7 @@ async fn memory_is_what_the_route_allows_in_every_language() {
 
 #[tokio::test]
 async fn time_and_output_are_bounded_in_every_language() {
-    for language in &languages(&engine(1)).await {
+    for language in languages().await {
         let name = language.name;
         let told =
             breach(language, &json!({ "op": "spin" }), &Limits { time: Duration::from_secs(1), ..limits() }).await;

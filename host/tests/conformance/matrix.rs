@@ -1,7 +1,7 @@
 //! Runs every case in every language and prints a table of it.
 
 use crate::cases::{self, Case};
-use crate::language::{Language, call, engine, languages, limits, message, progress};
+use crate::language::{Language, call, languages, limits, message, progress};
 use crate::measure::{Measured, measure};
 use crate::protocol::instruct;
 use serde_json::{Value, json};
@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_language_conforms() {
-    let languages = languages(&engine(2)).await;
-    let mut table = Table::new(&languages);
+    let languages = languages().await;
+    let mut table = Table::new(languages);
     for Case { name, checks } in cases::all() {
         let mut results = Vec::new();
-        for language in &languages {
+        for language in languages {
             let mut result = Ok(());
             for (check, n) in checks.iter().zip(1..) {
                 result = result.and(check.run(language).await.map_err(|e| format!("check {n}: {e}")));
@@ -24,7 +24,7 @@ async fn every_language_conforms() {
         table.row(name, results);
     }
     let mut measured = Vec::new();
-    for language in &languages {
+    for language in languages {
         measured.push(measure(&language.version).await);
     }
     table.measured(&measured);
@@ -35,11 +35,11 @@ async fn every_language_conforms() {
 /// On one thread, whose log lines are caught.
 #[tokio::test]
 async fn stdout_and_stderr_become_log_lines() {
-    let languages = languages(&engine(1)).await;
+    let languages = languages().await;
     let (stdout, stderr) = ("Grüße von 🦀", "жук: no such file");
     let instruction = json!({ "op": "print", "stdout": stdout, "stderr": stderr });
     let message = instruct(message(""), &instruction);
-    for Language { name, version } in &languages {
+    for Language { name, version } in languages {
         let buffer = Arc::new(Mutex::new(Vec::new()));
         let writer = Buffer(buffer.clone());
         let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();

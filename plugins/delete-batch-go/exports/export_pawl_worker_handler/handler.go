@@ -44,7 +44,8 @@ func recordsOf(message Message, progress Progress) (batches.Batches, error) {
 	if message.Value.IsNone() {
 		return batches.Begin(nil)
 	}
-	return batches.Begin(message.Value.Some())
+	// An empty value arrives as nil, which is not the same as no value.
+	return batches.Begin(append([]byte{}, message.Value.Some()...))
 }
 
 func readConfig(key string) (string, bool, error) {
