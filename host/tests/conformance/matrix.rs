@@ -7,6 +7,7 @@ use crate::protocol::instruct;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_language_conforms() {
@@ -107,7 +108,10 @@ impl Table {
 
     fn measured(&mut self, all: &[Measured]) {
         let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / 1_048_576.0);
-        let ms = |time: std::time::Duration| format!("{:.2} ms", time.as_secs_f64() * 1000.0);
+        let ms = |time: Duration| match time.as_secs_f64() {
+            seconds if seconds < 1.0 => format!("{:.2} ms", seconds * 1000.0),
+            seconds => format!("{seconds:.1} s"),
+        };
         self.line("time of a small call", all.iter().map(|m| ms(m.small)).collect());
         self.line("time of a call with 1 MB in and out", all.iter().map(|m| ms(m.large)).collect());
         self.line("memory of a small call", all.iter().map(|m| mib(m.memory_small)).collect());

@@ -5,14 +5,22 @@ use pawl::plugin::Version;
 use pawl::plugin::contract::{Bytes, Failure, Outcome, Progress};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use tokio::sync::OnceCell;
 
-async fn samples() -> Vec<(&'static str, Arc<Version>)> {
-    let mut samples = Vec::new();
-    for name in LANGUAGES {
-        let file = if name == "rust" { "delete-batch".to_owned() } else { format!("delete-batch-{name}") };
-        samples.push((name, load(&file).await));
-    }
-    samples
+type Samples = Vec<(&'static str, Arc<Version>)>;
+
+/// Loaded once, whichever test asks first.
+async fn samples() -> &'static Samples {
+    static LOADED: OnceCell<Samples> = OnceCell::const_new();
+    let load_all = async || {
+        let mut samples = Vec::new();
+        for name in LANGUAGES {
+            let file = if name == "rust" { "delete-batch".to_owned() } else { format!("delete-batch-{name}") };
+            samples.push((name, load(&file).await));
+        }
+        samples
+    };
+    LOADED.get_or_init(load_all).await
 }
 
 /// A message begun in one language goes on in the next one at every step.
@@ -49,9 +57,9 @@ async fn every_language_reads_a_message_in_the_same_way() {
         (" {\"records\": 4711, \"id\": 17}\n", state("17", 4711, 10)),
         (r#""\ud83e\udd80\n""#, state("🦀\n", 13, 10)),
     ];
-    for (name, version) in samples().await {
+    for (name, version) in samples().await.iter() {
         for (value, expected) in &messages {
-            let result = call_with(&version, &message(value), progress(), &limits(), &[]).await.result;
+            let result = call_with(version, &message(value), progress(), &limits(), &[]).await.result;
             let Ok(Outcome::Again { state: Some(state), delay_ms: 5000, .. }) = result else {
                 panic!("{name}, {value}: {result:?}")
             };
@@ -74,17 +82,17 @@ async fn every_language_says_what_is_wrong() {
         (Some(br#"{"id":"a","records":-1}"#), "`records` is -1, which is no whole number from 0"),
         (Some(br#"{"id":"a","records":true}"#), "`records` is true, which is no whole number from 0"),
     ];
-    for (name, version) in samples().await {
+    for (name, version) in samples().await.iter() {
         for (value, expected) in messages {
             let mut message = message("");
             message.value = value.map(|value| Bytes(value.to_vec()));
-            match call_with(&version, &message, progress(), &limits(), &[]).await.result {
+            match call_with(version, &message, progress(), &limits(), &[]).await.result {
                 Err(Failure::Permanent { reason }) => assert!(reason.starts_with(expected), "{name}: {reason}"),
                 other => panic!("{name}, {value:?}: {other:?}"),
             }
         }
         let broken = Progress { step: 1, state: Some(Bytes(b"{}".to_vec())), ..progress() };
-        match call_with(&version, &message("\"a\""), broken, &limits(), &[]).await.result {
+        match call_with(version, &message("\"a\""), broken, &limits(), &[]).await.result {
             Err(Failure::Permanent { reason }) => {
                 assert!(reason.starts_with("the state of the previous step can't be read ("), "{name}: {reason}");
             }
@@ -93,7 +101,7 @@ async fn every_language_says_what_is_wrong() {
         for (key, value, least) in
             [("batch", "0", 1), ("batch", "many", 1), ("delay-ms", "-1", 0), ("delay-ms", "5s", 0)]
         {
-            let result = call_with(&version, &message("\"a\""), progress(), &limits(), &[(key, value)]).await.result;
+            let result = call_with(version, &message("\"a\""), progress(), &limits(), &[(key, value)]).await.result;
             let reason = format!("config key `{key}` is `{value}`, which is no whole number from {least}");
             assert_eq!(result, Err(Failure::Transient { reason, after_ms: None }), "{name}");
         }
@@ -105,10 +113,10 @@ async fn every_language_says_what_is_wrong() {
 async fn every_language_takes_the_largest_settings() {
     let config = [("batch", "18446744073709551615"), ("delay-ms", "18446744073709551615")];
     let one_by_one = [("batch", "1"), config[1]];
-    for (name, version) in samples().await {
-        let done = call_with(&version, &message("\"a\""), progress(), &limits(), &config).await.result;
+    for (name, version) in samples().await.iter() {
+        let done = call_with(version, &message("\"a\""), progress(), &limits(), &config).await.result;
         assert_eq!(done, Ok(Outcome::Done { events: Vec::new() }), "{name}");
-        match call_with(&version, &message("\"a\""), progress(), &limits(), &one_by_one).await.result {
+        match call_with(version, &message("\"a\""), progress(), &limits(), &one_by_one).await.result {
             Ok(Outcome::Again { delay_ms: u64::MAX, .. }) => {}
             other => panic!("{name}: {other:?}"),
         }

@@ -14,9 +14,9 @@ pub struct NativeTests {
 impl NativeTests {
     /// All but Rust's, which cargo runs and counts.
     pub const ALL: [NativeTests; 4] = [
-        NativeTests { name: "delete-batch-python", command: || Ok(Command::new(python::python()?)).map(unittest) },
-        NativeTests { name: "delete-batch-js", command: || Ok(Command::new(javascript::node()?)).map(node_test) },
-        NativeTests { name: "delete-batch-go", command: || Ok(Command::new(go::go()?)).map(go_test) },
+        NativeTests { name: "delete-batch-python", command: unittest },
+        NativeTests { name: "delete-batch-js", command: node_test },
+        NativeTests { name: "delete-batch-go", command: go_test },
         NativeTests { name: "delete-batch-c", command: make_test },
     ];
 
@@ -27,20 +27,23 @@ impl NativeTests {
     }
 }
 
-fn unittest(mut python: Command) -> Command {
+fn unittest() -> anyhow::Result<Command> {
+    let mut python = Command::new(python::python()?);
     // The sources stay as they are.
     python.args(["-m", "unittest"]).env("PYTHONDONTWRITEBYTECODE", "1");
-    python
+    Ok(python)
 }
 
-fn node_test(mut node: Command) -> Command {
+fn node_test() -> anyhow::Result<Command> {
+    let mut node = Command::new(javascript::node()?);
     node.arg("--test");
-    node
+    Ok(node)
 }
 
-fn go_test(mut go: Command) -> Command {
+fn go_test() -> anyhow::Result<Command> {
+    let mut go = Command::new(go::go()?);
     go.args(["test", "./batches"]);
-    go
+    Ok(go)
 }
 
 fn make_test() -> anyhow::Result<Command> {
