@@ -43,6 +43,8 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
         .args(filters(args))
         .current_dir(crate::root());
     workspace.env("PAWL_TEST_KAFKA", &kafka.address).env("PAWL_TEST_PLUGINS", &plugins);
+    // Projects of new plugins are built as their READMEs say.
+    workspace.env("PATH", plugins::path_with_tools()?);
     tally.run(&mut workspace)?;
 
     let mut sample = process::cargo();

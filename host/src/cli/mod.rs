@@ -8,6 +8,7 @@ mod dev;
 mod exit;
 mod live;
 mod logging;
+mod plugin;
 mod produce;
 mod promises;
 mod run;
@@ -74,6 +75,9 @@ enum Command {
     /// The durable store on its own: serve it to several workers, look after its file
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Write the project of a new plugin
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Check a configuration file, or print a sample
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Topics(command) => topics::run(command, &output),
         Command::Promises(command) => promises::run(command, &output),
         Command::Store(command) => store::run(command, &output),
+        Command::Plugin(command) => plugin::run(command),
         Command::Config(command) => config::run(command),
         Command::CompletionsScript(args) => completions_script::run(args),
     };

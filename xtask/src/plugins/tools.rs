@@ -2,6 +2,7 @@
 
 use crate::process;
 use anyhow::{Context, bail};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -72,6 +73,13 @@ impl CargoTool {
             String::from_utf8_lossy(&output.stdout).split_whitespace().any(|word| word == self.version)
         })
     }
+}
+
+/// PATH with the tools that are crates, for what is built as a README says.
+pub fn path() -> anyhow::Result<OsString> {
+    let dirs = [WIT_BINDGEN.find()?, WASM_TOOLS.find()?].into_iter().filter_map(|tool| Some(tool.parent()?.to_owned()));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(dirs.chain(std::env::split_paths(&path))).context("PATH can't be extended")
 }
 
 /// The folder for tools of our own.
