@@ -10,7 +10,7 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --locked --release --package pawl \
-    && cargo xtask plugins \
+    && cargo xtask plugins --only delete-batch \
     && mkdir -p /out/plugins \
     && cp target/release/pawl /out/ \
     && cp target/plugins/delete-batch.wasm /out/plugins/

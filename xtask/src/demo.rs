@@ -37,7 +37,7 @@ struct Scene {
 }
 
 pub fn run(args: &DemoArgs) -> anyhow::Result<bool> {
-    let plugins = plugins::build_all()?;
+    let plugins = plugins::build_rust()?;
     let pawl = build_pawl(false)?;
     let dir = tempfile::Builder::new().prefix("pawl-demo-").tempdir()?;
     let mut scene = Scene::set(&pawl, dir.path(), &plugins)?;

@@ -34,7 +34,7 @@ enum Command {
     /// Put the guarantees under kills and random histories, for long
     Chaos(chaos::ChaosArgs),
     /// Build the sample plugins and the test components into target/plugins
-    Plugins,
+    Plugins(plugins::PluginsArgs),
     /// Run a Kafka broker in the foreground, as the tests do
     Kafka(kafka::KafkaArgs),
 }
@@ -45,10 +45,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::Chaos(args) => chaos::run(&args),
-        Command::Plugins => plugins::build_all().map(|built| {
-            println!("{}", built.display());
-            true
-        }),
+        Command::Plugins(args) => plugins::run(&args),
         Command::Kafka(args) => kafka::run_in_foreground(&args),
     };
     match result {

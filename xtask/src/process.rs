@@ -20,6 +20,16 @@ pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The same for commands whose output matters only when they fail: then it is part of the error.
+pub fn succeed_quietly(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("can't run `{}`", describe(command)))?;
+    if !output.status.success() {
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned());
+        bail!("`{}` failed: {}\n{}", describe(command), output.status, text.join("\n").trim());
+    }
+    Ok(())
+}
+
 /// Runs a command to its end.
 pub fn status(command: &mut Command) -> anyhow::Result<ExitStatus> {
     command.status().with_context(|| format!("can't run `{}`", describe(command)))

@@ -1,7 +1,8 @@
 //! `cargo xtask test`: everything that can be tested, and one closing line for the whole.
 
 use crate::kafka::Kafka;
-use crate::{plugins, process};
+use crate::plugins::{self, NativeTests};
+use crate::process;
 use anyhow::Context;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -45,6 +46,8 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
         .current_dir(crate::root());
     workspace.env("PAWL_TEST_KAFKA", &kafka.address).env("PAWL_TEST_PLUGINS", &plugins);
     workspace.env("PAWL_TEST_XTASK", &xtask);
+    // Projects of new plugins are built as their READMEs say.
+    workspace.env("PATH", plugins::path_with_tools()?);
     tally.run(&mut workspace)?;
 
     let mut sample = process::cargo();
@@ -52,6 +55,11 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
     // Beside our own, or cargo would build into the sources.
     sample.arg("--target-dir").arg(crate::target_dir().join("sample"));
     tally.run(sample.args(filters(args)))?;
+    for tests in NativeTests::ALL {
+        if args.filters.is_empty() || args.filters.iter().any(|filter| tests.name.contains(filter.as_str())) {
+            tally.run_native(&tests);
+        }
+    }
 
     drop(kafka);
     if tally.ignored > 0 {
@@ -90,6 +98,20 @@ impl Tally {
             println!("cargo test ended with {status} after {} passed tests", self.passed - passed);
         }
         Ok(())
+    }
+
+    /// Each language counts in its own way; here the tests of a sample are one.
+    fn run_native(&mut self, tests: &NativeTests) {
+        match tests.run() {
+            Ok(()) => {
+                println!("test plugins/{} ... ok", tests.name);
+                self.passed += 1;
+            }
+            Err(e) => {
+                println!("test plugins/{} ... FAILED\n{e:#}", tests.name);
+                self.failed += 1;
+            }
+        }
     }
 
     fn add(&mut self, line: &str) {

@@ -145,6 +145,8 @@ mod tests {
         assert_eq!(count, begin(r#"["a"]"#).unwrap().records);
         assert!((1..=60).contains(&count));
         assert_ne!(count, begin(r#""b""#).unwrap().records);
+        // As in every other language.
+        assert_eq!(["a", "rec-1", "жук"].map(derived_count), [17, 44, 14]);
     }
 
     #[test]

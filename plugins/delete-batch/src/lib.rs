@@ -7,7 +7,7 @@ mod component {
     use crate::batches::{Batches, Settings};
 
     wit_bindgen::generate!({
-        path: ["../../wit", "wit"],
+        path: "wit",
         world: "sample:delete-batch/delete-batch",
         generate_all,
     });

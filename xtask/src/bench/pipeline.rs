@@ -27,7 +27,7 @@ const DONE: &str = "bench.done";
 const PATIENCE: Duration = Duration::from_secs(300);
 
 pub fn run(args: &PipelineArgs) -> anyhow::Result<bool> {
-    let plugins = plugins::build_all()?;
+    let plugins = plugins::build_rust()?;
     let pawl = build_pawl(true)?;
     let dir = tempfile::Builder::new().prefix("pawl-bench-").tempdir()?;
     let dir = dir.path();

@@ -3,6 +3,9 @@
 mod call;
 mod check;
 mod message;
+mod name;
+mod new;
+mod templates;
 mod test;
 mod transcript;
 
@@ -19,6 +22,8 @@ use tempfile::TempDir;
 
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    /// Write the project of a new plugin, which builds and works as it is
+    New(new::NewArgs),
     /// Check whether a component fits: contract, imports and what must be allowed, size, digest, compile time
     Check(check::CheckArgs),
     /// Run a whole message through a component without Kafka, sleeps skipped, each step shown
@@ -33,6 +38,7 @@ pub fn run(command: PluginCommand, output: &Output) -> anyhow::Result<()> {
     logging::init(&quiet, None)?;
     shutdown::block_on(async {
         match command {
+            PluginCommand::New(args) => new::run(&args),
             PluginCommand::Check(args) => check::run(args).await,
             PluginCommand::Call(args) => call::run(args).await,
             PluginCommand::Test(args) => test::run(args).await,

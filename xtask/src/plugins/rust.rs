@@ -1,33 +1,13 @@
-//! Builds the sample plugins and the test components, with rustup's wasm target or, where that can't be had, with Debian's packages.
+//! Components in Rust: with rustup's wasm target or, where that can't be had, with Debian's packages.
 
+use super::tools::{self, Adapter};
+use super::{Component, replace};
 use crate::process;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use wit_component::ComponentEncoder;
-
-/// One component to build.
-struct Component {
-    /// The crate's folder below `plugins/`.
-    dir: &'static str,
-    features: &'static str,
-    /// The file below `target/plugins/`.
-    output: &'static str,
-}
-
-const COMPONENTS: &[Component] = &[
-    Component { dir: "delete-batch", features: "", output: "delete-batch.wasm" },
-    Component { dir: "delete-batch", features: "purge-log", output: "delete-batch-v2.wasm" },
-    Component { dir: "fixtures/scripted", features: "", output: "fixtures/scripted.wasm" },
-    Component { dir: "fixtures/scripted", features: "variant-b", output: "fixtures/scripted-b.wasm" },
-    Component { dir: "fixtures/capable", features: "", output: "fixtures/capable.wasm" },
-    Component { dir: "fixtures/other-version", features: "", output: "fixtures/other-version.wasm" },
-    Component { dir: "fixtures/foreign-import", features: "", output: "fixtures/foreign-import.wasm" },
-];
-
-/// The smallest core module: what a component is not.
-const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld-19", "wasi-libc"];
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -41,28 +21,14 @@ enum Toolchain {
     Debian,
 }
 
-/// Builds everything into `target/plugins`, which it answers.
-pub fn build_all() -> anyhow::Result<PathBuf> {
+/// Builds these components; cargo knows best what changed.
+pub fn build(components: &[&Component]) -> anyhow::Result<()> {
     let toolchain = Toolchain::find()?;
-    let plugins = crate::target_dir().join("plugins");
-    fs::create_dir_all(plugins.join("fixtures"))?;
-    for component in COMPONENTS {
-        let bytes = toolchain.build(component).with_context(|| format!("can't build plugins/{}", component.dir))?;
-        replace(&plugins.join(component.output), &bytes)?;
+    for component in components {
+        let bytes = toolchain.build(component).with_context(|| format!("can't build {component}"))?;
+        replace(&component.file(), &bytes)?;
     }
-    replace(&plugins.join("fixtures/core-module.wasm"), CORE_MODULE)?;
-    plugins.canonicalize().context("target/plugins has gone")
-}
-
-/// Writes a file whole, or not at all when it is what it should be already.
-fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    if fs::read(path).is_ok_and(|old| old == bytes) {
-        return Ok(());
-    }
-    let temporary = path.with_extension("tmp");
-    fs::write(&temporary, bytes)
-        .and_then(|()| fs::rename(&temporary, path))
-        .with_context(|| format!("can't write {}", path.display()))
+    Ok(())
 }
 
 impl Toolchain {
@@ -77,7 +43,6 @@ impl Toolchain {
     }
 
     fn build(&self, component: &Component) -> anyhow::Result<Vec<u8>> {
-        let dir = crate::root().join("plugins").join(component.dir);
         let triple = match self {
             Toolchain::Wasip2 => "wasm32-wasip2",
             Toolchain::Debian => "wasm32-wasip1",
@@ -87,14 +52,14 @@ impl Toolchain {
             Toolchain::Wasip2 => process::cargo(),
             Toolchain::Debian => debian_cargo(),
         };
-        build.args(["build", "--release", "--locked", "--quiet", "--target", triple]).current_dir(&dir);
+        build.args(["build", "--release", "--locked", "--quiet", "--target", triple]).current_dir(component.source());
         // One folder for all: the standard library is built once.
         build.arg("--target-dir").arg(&target_dir);
         if !component.features.is_empty() {
             build.args(["--features", component.features]);
         }
         process::succeed(&mut build)?;
-        let krate = Path::new(component.dir).file_name().unwrap_or_default().to_string_lossy().replace('-', "_");
+        let krate = component.krate();
         let file = target_dir.join(triple).join("release").join(format!("{krate}.wasm"));
         let module = fs::read(&file).with_context(|| format!("cargo built no {}", file.display()))?;
         match self {
@@ -104,14 +69,18 @@ impl Toolchain {
     }
 }
 
+impl Component {
+    /// As cargo names the file.
+    fn krate(&self) -> String {
+        let name = if self.dir == "fixtures/conformance/rust" { "conformance" } else { self.dir };
+        Path::new(name).file_name().unwrap_or_default().to_string_lossy().replace('-', "_")
+    }
+}
+
 fn componentize(module: &[u8]) -> anyhow::Result<Vec<u8>> {
-    use wasi_preview1_component_adapter_provider as adapter;
     ComponentEncoder::default()
         .module(module)
-        .and_then(|encoder| {
-            encoder
-                .adapter(adapter::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter::WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)
-        })
+        .and_then(|encoder| encoder.adapter(Adapter::NAME, Adapter::BYTES))
         .and_then(|encoder| encoder.validate(true).encode())
         .map_err(|e| anyhow::anyhow!("can't make a component of it: {e:#}"))
 }
@@ -144,19 +113,8 @@ fn debian_is_installed() -> bool {
 }
 
 fn install_debian() -> anyhow::Result<()> {
-    let command = format!("apt-get update && apt-get install -y --no-install-recommends {}", DEBIAN_PACKAGES.join(" "));
-    if process::find("apt-get").is_none() || !process::is_root() {
-        bail!(
-            "the target wasm32-wasip2 is missing and rustup can't add it; either `rustup target add wasm32-wasip2`, or on \
-             Debian, as root: {command}"
-        );
-    }
-    println!("rustup can't add the target wasm32-wasip2; installing {} instead", DEBIAN_PACKAGES.join(", "));
-    let mut update = Command::new("apt-get");
-    process::succeed(update.args(["update", "-qq"]).stdout(Stdio::null()))?;
-    let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(DEBIAN_PACKAGES);
-    process::succeed(install.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
+    let missing = "the target wasm32-wasip2 is missing and rustup can't add it (`rustup target add wasm32-wasip2`)";
+    tools::install_debian(missing, DEBIAN_PACKAGES)
 }
 
 /// Debian's cargo, out of reach of rustup's settings and of the cargo that runs us.
