@@ -1,12 +1,9 @@
 //! What `pawl plugin new` writes builds with the commands of its own README, and the engine takes what comes of it.
 
-use pawl::config::Limits;
-use pawl::plugin::contract::{Bytes, Message, Outcome, Progress};
-use pawl::plugin::{Call, Engine, EngineSettings};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+
+const PAWL: &str = env!("CARGO_BIN_EXE_pawl");
 
 /// The commands under "Build" that build: those that only install what `cargo xtask test` has installed already are left out.
 fn commands(readme: &str) -> String {
@@ -21,11 +18,9 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
 }
 
-async fn a_new_project_builds_and_works(lang: &str) {
+fn a_new_project_builds_and_works(lang: &str) {
     let dir = tempfile::tempdir().unwrap();
-    run(Command::new(env!("CARGO_BIN_EXE_pawl"))
-        .args(["plugin", "new", "--lang", lang, "refund-orders"])
-        .current_dir(&dir));
+    run(Command::new(PAWL).args(["plugin", "new", "--lang", lang, "refund-orders"]).current_dir(&dir));
     let project = dir.path().join("refund-orders");
     let readme = std::fs::read_to_string(project.join("README.md")).unwrap();
     let script = commands(&readme);
@@ -36,62 +31,50 @@ async fn a_new_project_builds_and_works(lang: &str) {
         shell.env_remove(name);
     }
     run(&mut shell);
-    works(&project.join("refund-orders.wasm"), dir.path()).await;
+    works(&project.join("refund-orders.wasm"));
 }
 
-async fn works(component: &Path, cache: &Path) {
-    let engine = Engine::new(EngineSettings { calls: 1, cache: cache.join("cache") }).unwrap();
-    let version = engine.load("refund-orders", std::fs::read(component).unwrap()).await.unwrap();
-    let message = Message {
-        topic: "topic".to_owned(),
-        partition: 0,
-        offset: 0,
-        timestamp: None,
-        key: None,
-        value: Some(Bytes(br#"{"id":"a","records":25}"#.to_vec())),
-        headers: Vec::new(),
-    };
-    let progress = Progress {
-        workflow_id: "records/a".to_owned(),
-        step: 0,
-        attempt: 0,
-        step_key: "records/a:0".to_owned(),
-        state: None,
-        signal: None,
-    };
-    let limits = Limits { time: Duration::from_secs(60), memory: 64 << 20, output: 1 << 20, log: 64 << 10 };
-    let reply = version.call(Call { progress, message: &message, config: &BTreeMap::new(), limits: &limits }).await;
-    let state = Some(Bytes(br#"{"id":"a","records":25,"deleted":10}"#.to_vec()));
-    assert_eq!(reply.result, Ok(Outcome::Again { state, delay_ms: 5000, events: Vec::new() }));
+/// It passes the check, and a message runs to its end.
+fn works(component: &Path) {
+    run(Command::new(PAWL).args(["plugin", "check"]).arg(component));
+    let called = Command::new(PAWL)
+        .args(["plugin", "call", "--value", r#"{"id":"a","records":25}"#, "--steps"])
+        .arg(component)
+        .output()
+        .unwrap();
+    let steps = String::from_utf8_lossy(&called.stdout);
+    assert!(called.status.success(), "{called:?}");
+    assert_eq!(steps.lines().filter(|line| line.contains("\"again\"")).count(), 2, "{steps}");
+    assert!(steps.ends_with("{\"end\":\"completed\"}\n"), "{steps}");
 }
 
-#[tokio::test]
-async fn in_rust() {
+#[test]
+fn in_rust() {
     let target =
         Command::new("rustc").args(["--print", "target-libdir", "--target", "wasm32-wasip2"]).output().unwrap();
     if !Path::new(String::from_utf8_lossy(&target.stdout).trim()).exists() {
         eprintln!("not tested: rustup can't add the target wasm32-wasip2 here, which the README asks for");
         return;
     }
-    a_new_project_builds_and_works("rust").await;
+    a_new_project_builds_and_works("rust");
 }
 
-#[tokio::test]
-async fn in_python() {
-    a_new_project_builds_and_works("python").await;
+#[test]
+fn in_python() {
+    a_new_project_builds_and_works("python");
 }
 
-#[tokio::test]
-async fn in_javascript() {
-    a_new_project_builds_and_works("js").await;
+#[test]
+fn in_javascript() {
+    a_new_project_builds_and_works("js");
 }
 
-#[tokio::test]
-async fn in_go() {
-    a_new_project_builds_and_works("go").await;
+#[test]
+fn in_go() {
+    a_new_project_builds_and_works("go");
 }
 
-#[tokio::test]
-async fn in_c() {
-    a_new_project_builds_and_works("c").await;
+#[test]
+fn in_c() {
+    a_new_project_builds_and_works("c");
 }
