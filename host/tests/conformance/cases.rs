@@ -174,9 +174,9 @@ fn events() -> [Vec<Event>; 2] {
 
 fn many_events() -> Vec<Event> {
     let event = |n: usize| Event {
-        topic: (n % 2 == 0).then(|| format!("topic-{n}")),
-        key: (n % 3 == 0).then(|| bytes(n % 7)),
-        value: (n % 5 != 0).then(|| Bytes(n.to_string().into_bytes())),
+        topic: n.is_multiple_of(2).then(|| format!("topic-{n}")),
+        key: n.is_multiple_of(3).then(|| bytes(n % 7)),
+        value: (!n.is_multiple_of(5)).then(|| Bytes(n.to_string().into_bytes())),
         headers: (0..n % 4).map(|i| header(&format!("h{i}"), (i % 2 == 0).then(|| bytes(i)))).collect(),
     };
     (0..1000).map(event).collect()
