@@ -1,18 +1,20 @@
 //! Broker, store and workers as processes, which are killed, stopped, cut off and started again at the same places.
 
 use super::broker::Broker;
+use super::configuration::configuration;
 use super::history::{Interruption, Micros, micros};
 use super::load::Route;
 use super::proxy::{Mode, Proxy};
 use super::reading::{OUTPUTS, PARTITIONS};
 use super::schedule::{Act, FOURTH, LEASE, Side, Target, WORKERS};
-use super::support::{PATIENCE, StoreServer, Worker, component};
+use super::support::{PATIENCE, PAWL, StoreServer, Worker, component, wait_for};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use std::fmt;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Instant, SystemTime};
 use tokio::runtime::Runtime;
 
@@ -30,6 +32,8 @@ pub struct Counts {
     pub brokers: usize,
     pub stores: usize,
     pub stops: usize,
+    /// Workers that stopped themselves between checkpointing who is about to emit something and having noted that it was emitted.
+    pub windows: usize,
     pub links: usize,
     pub swaps: usize,
     pub visits: usize,
@@ -37,14 +41,17 @@ pub struct Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { kills, brokers, stores, stops, links, swaps, visits } = self;
+        let Counts { kills, brokers, stores, stops, windows, links, swaps, visits } = self;
         write!(
             f,
-            "kills={kills} (broker {brokers}, store {stores}) stops={stops} disturbed-links={links} swaps={swaps} \
-             visits={visits}"
+            "kills={kills} (broker {brokers}, store {stores}) stops={stops} stops-in-windows={windows} \
+             disturbed-links={links} swaps={swaps} visits={visits}"
         )
     }
 }
+
+/// The moments of an emission in which a worker that stands still may come back too late.
+const EMISSION: [&str; 3] = ["emit.before-produce", "emit.after-produce", "emit.after-commit"];
 
 pub struct Fleet {
     pub counts: Counts,
@@ -66,6 +73,8 @@ struct Slot {
     store: Proxy,
     /// Since when it stands still.
     stopped: Option<Micros>,
+    /// When it was seen that it had stopped itself.
+    window: Option<Instant>,
     /// Since when its way to the store is disturbed.
     disturbed: Option<Micros>,
 }
@@ -90,10 +99,12 @@ impl Fleet {
                 kafka: Proxy::start(handle, proxy, port),
                 store: Proxy::start(handle, free_port().0, store_port),
                 stopped: None,
+                window: None,
                 disturbed: None,
             };
             fs::create_dir(&slot.dir).unwrap();
-            fs::write(slot.dir.join("pawl.toml"), configuration(n, &slot, &plugins)).unwrap();
+            fs::write(slot.dir.join("pawl.toml"), configuration(n, slot.kafka.port, slot.store.port, &plugins))
+                .unwrap();
             slot
         });
         let slots = slots.collect();
@@ -164,6 +175,7 @@ impl Fleet {
             Act::Link(worker, side, mode) => self.link(worker, side, mode),
             Act::Swap => self.swap(),
             Act::Leave => {
+                self.go_on(FOURTH);
                 if let Some(process) = self.slots[FOURTH].worker.take() {
                     process.signal(libc::SIGTERM);
                     self.counts.visits += 1;
@@ -189,7 +201,7 @@ impl Fleet {
                 let Some(hit) = std::iter::once(worker).chain(0..WORKERS).find(there) else { return };
                 self.slots[hit].worker.take().into_iter().for_each(Worker::kill);
                 // What comes after it knows nothing of what it had begun.
-                self.slots[hit].stopped = None;
+                (self.slots[hit].stopped, self.slots[hit].window) = (None, None);
                 if hit != worker {
                     self.start_worker(hit);
                 }
@@ -203,7 +215,7 @@ impl Fleet {
         let waits = worker == FOURTH && self.leaving.is_some();
         let slot = &mut self.slots[worker];
         if slot.worker.is_none() && !waits {
-            slot.worker = Some(Worker::start(&slot.dir));
+            slot.worker = Some(Worker::start_by(Command::new(PAWL).env("FAILPOINTS", windows()), &slot.dir));
         }
     }
 
@@ -215,6 +227,7 @@ impl Fleet {
 
     fn go_on(&mut self, worker: usize) {
         let slot = &mut self.slots[worker];
+        slot.window = None;
         if let (Some(process), Some(from)) = (&slot.worker, slot.stopped.take()) {
             process.signal(libc::SIGCONT);
             self.interruptions.push(Interruption { worker, from, until: now() + LEASE.as_micros() as Micros });
@@ -257,6 +270,7 @@ impl Fleet {
             }
         }
         self.broker.look();
+        self.look_for_windows();
         if let Some((process, since)) = &mut self.leaving {
             match process.ended() {
                 Some(status) => {
@@ -265,6 +279,29 @@ impl Fleet {
                 }
                 None => assert!(since.elapsed() < PATIENCE, "the fourth worker was told to leave {PATIENCE:?} ago"),
             }
+        }
+    }
+
+    /// A worker that stopped itself goes on when others have taken its executions over.
+    fn look_for_windows(&mut self) {
+        for worker in 0..self.slots.len() {
+            let slot = &mut self.slots[worker];
+            match slot.window {
+                Some(since) if since.elapsed() > LEASE * 2 => self.go_on(worker),
+                Some(_) => {}
+                None if slot.stopped.is_none() && slot.worker.as_ref().is_some_and(Worker::is_stopped) => {
+                    (slot.stopped, slot.window) = (Some(now()), Some(Instant::now()));
+                    self.counts.windows += 1;
+                }
+                None => {}
+            }
+        }
+        if let Some((process, _)) = &self.leaving
+            && process.is_stopped()
+        {
+            process.signal(libc::SIGCONT);
+            let from = now();
+            self.interruptions.push(Interruption { worker: FOURTH, from, until: from + LEASE.as_micros() as Micros });
         }
     }
 
@@ -284,8 +321,16 @@ impl Fleet {
     pub fn stop_workers(&mut self) {
         let workers: Vec<Worker> = self.slots.iter_mut().filter_map(|slot| slot.worker.take()).collect();
         let workers = workers.into_iter().chain(self.leaving.take().map(|(process, _)| process));
-        for worker in workers {
-            let status = worker.stop();
+        for mut worker in workers {
+            worker.signal(libc::SIGTERM);
+            let status = wait_for("a worker to end", || {
+                let ended = worker.ended();
+                // In a window, once more.
+                if ended.is_none() && worker.is_stopped() {
+                    worker.signal(libc::SIGCONT);
+                }
+                ended
+            });
             assert!(status.success(), "a worker was told to end, and ended with {status}");
         }
     }
@@ -299,57 +344,10 @@ impl Fleet {
     }
 }
 
-fn configuration(n: usize, slot: &Slot, plugins: &Path) -> String {
-    // Two members whose places are kept for them while they restart, and two that come as new ones each time.
-    let instance = if n < 2 { format!("\"group.instance.id\" = \"chaos-{n}\"") } else { String::new() };
-    let routes = Route::ALL.map(|route| {
-        let order = if route == Route::Keyed { "key" } else { "none" };
-        format!(
-            r#"
-[[route]]
-name = "{name}"
-topic = "{name}"
-plugin = "scripted"
-completions = "{DONE}"
-dead-letters = "{DEAD}"
-order = "{order}"
-# No message is to blame for its workers' deaths here.
-retry = {{ lost-leases = 1000 }}
-# Longer than a worker stands still.
-limits = {{ time = "60s" }}
-"#,
-            name = route.name()
-        )
-    });
-    format!(
-        r#"
-[kafka]
-brokers = "127.0.0.1:{kafka}"
-group = "chaos"
-
-[kafka.properties]
-"session.timeout.ms" = 3000
-"heartbeat.interval.ms" = 1000
-"reconnect.backoff.max.ms" = 1000
-{instance}
-
-[resonate]
-url = "http://127.0.0.1:{store}"
-group = "chaos"
-
-[plugins]
-dir = "{plugins}"
-
-[worker]
-lease = "{lease}s"
-{routes}
-"#,
-        kafka = slot.kafka.port,
-        store = slot.store.port,
-        plugins = plugins.display(),
-        lease = LEASE.as_secs(),
-        routes = routes.concat()
-    )
+/// Where a worker stops itself now and then: a signal from outside hardly ever meets these moments.
+fn windows() -> String {
+    let window = |point: &str| format!("{point}=0.3%return(stop)");
+    EMISSION.map(window).join(";")
 }
 
 fn now() -> Micros {

@@ -5,6 +5,7 @@ mod broker;
 mod checker;
 #[cfg(test)]
 mod checker_tests;
+mod configuration;
 mod fleet;
 mod history;
 mod load;
