@@ -30,11 +30,7 @@ impl Broker {
 
     /// Produces lines as messages.
     pub fn produce(&self, pawl: &Path, dir: &Path, topic: &str, lines: &str) -> anyhow::Result<()> {
-        let file = dir.join("messages.jsonl");
-        fs::write(&file, lines)?;
-        let mut produce = Command::new(pawl);
-        produce.args(["produce", "-q", "--brokers", &self.address, "--topic", topic, "--file"]).arg(&file);
-        process::succeed(produce.current_dir(dir).stdout(Stdio::null()))
+        produce(&self.address, pawl, dir, topic, lines)
     }
 
     /// Everything in a topic, until nothing has come for `quiet`.
@@ -44,4 +40,13 @@ impl Broker {
         let output = consume.output().context("can't run `pawl consume`")?;
         String::from_utf8_lossy(&output.stdout).lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
+}
+
+/// Produces lines as messages to any broker.
+pub fn produce(address: &str, pawl: &Path, dir: &Path, topic: &str, lines: &str) -> anyhow::Result<()> {
+    let file = dir.join("messages.jsonl");
+    fs::write(&file, lines)?;
+    let mut produce = Command::new(pawl);
+    produce.args(["produce", "-q", "--brokers", address, "--topic", topic, "--file"]).arg(&file);
+    process::succeed(produce.current_dir(dir).stdout(Stdio::null()))
 }

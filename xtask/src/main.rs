@@ -36,7 +36,7 @@ enum Command {
     /// Build the sample plugins and the test components into target/plugins
     Plugins(plugins::PluginsArgs),
     /// Run a Kafka broker in the foreground, as the tests do
-    Kafka,
+    Kafka(kafka::KafkaArgs),
 }
 
 fn main() -> ExitCode {
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => bench::run(&command),
         Command::Chaos(args) => chaos::run(&args),
         Command::Plugins(args) => plugins::run(&args),
-        Command::Kafka => kafka::run_in_foreground(),
+        Command::Kafka(args) => kafka::run_in_foreground(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -27,6 +27,8 @@ struct Tally {
 
 /// Runs all tests. False if one failed.
 pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
+    // Before the build below, which may put another file in our place.
+    let xtask = std::env::current_exe()?;
     let plugins = plugins::build_all()?;
     // Before Kafka is started: it should not wait through a long build.
     let mut build = process::cargo();
@@ -45,6 +47,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
     workspace.env("PAWL_TEST_KAFKA", &kafka.address).env("PAWL_TEST_PLUGINS", &plugins);
     // Projects of new plugins are built as their READMEs say.
     workspace.env("PATH", plugins::path_with_tools()?);
+    workspace.env("PAWL_TEST_XTASK", &xtask);
     tally.run(&mut workspace)?;
 
     let mut sample = process::cargo();

@@ -4,6 +4,7 @@ mod broker;
 mod completions_script;
 mod config;
 mod consume;
+mod dead_letters;
 mod dev;
 mod exit;
 mod live;
@@ -72,6 +73,9 @@ enum Command {
     /// List and settle what workflows wait for
     #[command(subcommand)]
     Promises(promises::PromisesCommand),
+    /// List, show and replay what could not be processed
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// The durable store on its own: serve it to several workers, look after its file
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -106,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Consume(args) => consume::run(args, &output),
         Command::Topics(command) => topics::run(command, &output),
         Command::Promises(command) => promises::run(command, &output),
+        Command::DeadLetters(command) => dead_letters::run(command, &output),
         Command::Store(command) => store::run(command, &output),
         Command::Plugin(command) => plugin::run(command),
         Command::Config(command) => config::run(command),

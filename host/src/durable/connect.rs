@@ -15,6 +15,8 @@ use std::time::Duration;
 const EMBEDDED_GROUP: &str = "pawl";
 /// A server that is away at the start is asked again this often.
 const START_RETRY: Duration = Duration::from_secs(2);
+/// A notification may be lost on the way or come too late: only so many in a row that do not come say that the timers do not fire.
+const TIMER_CHECKS: u32 = 3;
 
 /// Where durable state is kept.
 #[derive(Clone)]
@@ -133,6 +135,7 @@ impl Running {
 /// Returns when the server answers and fires timers.
 async fn wait_for_server(url: &str, token: &Option<String>) -> Result<(), DurableError> {
     let mut told = false;
+    let mut unfired = 0;
     loop {
         match timers::check(url, token.clone()).await {
             Ok(()) => {
@@ -146,6 +149,15 @@ async fn wait_for_server(url: &str, token: &Option<String>) -> Result<(), Durabl
                     tracing::warn!(url, "the Resonate server is away: {reason}; trying again until it answers");
                 }
                 told = true;
+                unfired = 0;
+            }
+            Err(e @ DurableError::NoTimers { .. }) => {
+                unfired += 1;
+                if unfired == TIMER_CHECKS {
+                    return Err(e);
+                }
+                tracing::warn!(url, "no timer of the Resonate server was seen to fire; looking again");
+                continue;
             }
             Err(e) => return Err(e),
         }

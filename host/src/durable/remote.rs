@@ -97,6 +97,11 @@ impl RemoteNetwork {
         // The sender lives as long as self, so the wait can't fail.
         let _ = self.shared.connected.subscribe().wait_for(|connected| *connected).await;
     }
+
+    /// Resolves when the poll stream is not open.
+    pub async fn disconnected(&self) {
+        let _ = self.shared.connected.subscribe().wait_for(|connected| !*connected).await;
+    }
 }
 
 impl Shared {

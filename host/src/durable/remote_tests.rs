@@ -178,3 +178,13 @@ async fn a_server_that_fires_no_timers_is_refused() {
     assert!(matches!(&error, DurableError::NoTimers { .. }), "{error}");
     assert!(error.to_string().contains("timer"), "{error}");
 }
+
+#[tokio::test]
+async fn a_stream_that_ends_during_the_check_of_the_timers_says_nothing_of_them() {
+    let (server, url, _task) = Server::start().await;
+    let check = tokio::spawn(async move { timers::check(&url, Some(TOKEN.to_owned())).await });
+    server.opened(1).await;
+    server.stream.send_replace(None);
+    let error = check.await.unwrap().unwrap_err();
+    assert!(matches!(error, DurableError::Unavailable { .. }), "{error}");
+}

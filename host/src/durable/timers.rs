@@ -67,8 +67,14 @@ async fn fires(network: &Arc<RemoteNetwork>, id: String) -> Result<(), DurableEr
         .promise_register_listener(&id, network.unicast())
         .await
         .map_err(|e| DurableError::from_sdk(request(), e))?;
-    match tokio::time::timeout(WAIT, settled.wait_for(|settled| *settled)).await {
-        Ok(_) => Ok(()),
-        Err(_) => Err(DurableError::NoTimers { url: network.url().to_owned(), waited: WAIT }),
+    tokio::select! {
+        biased;
+        _ = settled.wait_for(|settled| *settled) => Ok(()),
+        // What was sent meanwhile has gone with it: that says nothing of the timers.
+        () = network.disconnected() => {
+            let reason = format!("the poll stream of {} ended during the check of its timers", network.url());
+            Err(DurableError::Unavailable { reason })
+        }
+        () = tokio::time::sleep(WAIT) => Err(DurableError::NoTimers { url: network.url().to_owned(), waited: WAIT }),
     }
 }

@@ -121,11 +121,18 @@ impl Consumer {
         let mut backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60), failures: 0 };
         let mut check_topics = true;
         let reporter = Reporter::new(&self.kafka.brokers, "consumer");
+        let mut fenced: Option<Instant> = None;
         loop {
             let started = Instant::now();
             let reason = match self.session(&shutdown, &reporter, check_topics).await {
                 End::Closed => return Ok(()),
                 End::Fatal(error) => return Err(error),
+                // Twice in a short time: there is another worker, and of two that take the place from each other one must end.
+                End::Fenced(error) if fenced.is_some_and(|before| before.elapsed() < HEALTHY) => return Err(error),
+                End::Fenced(error) => {
+                    fenced = Some(Instant::now());
+                    error.to_string()
+                }
                 End::Restart(reason) => reason,
             };
             check_topics = false;

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod consume;
 pub mod consumer;
+pub mod dead_letters;
 pub mod dev_broker;
 pub mod dispatch;
 pub mod emitter;
@@ -21,6 +22,7 @@ mod report;
 mod sequences;
 mod shared;
 mod shelf;
+mod span;
 mod watchdog;
 
 pub use consumer::{Consumer, ConsumerSettings, Status};

@@ -306,8 +306,10 @@ impl Poller<'_> {
     /// Whether the consumer can go on after an error.
     fn judge(&self, error: ClientError) -> Option<End> {
         if let Some((code, reason)) = self.consumer.client().fatal_error() {
+            let fenced = matches!(code, Code::Fenced | Code::FencedInstanceId);
             let (group, code) = (self.group.to_owned(), format!("{code:?}"));
-            return Some(End::Fatal(ConsumerError::Fatal { group, code, reason }));
+            let error = ConsumerError::Fatal { group, code, reason };
+            return Some(if fenced { End::Fenced(error) } else { End::Fatal(error) });
         }
         match error.rdkafka_error_code() {
             None => None,

@@ -9,7 +9,7 @@ use crate::plugin::contract::{Bytes, Header, Message};
 
 /// Copies a record. `true`: the name of a header is no UTF-8 and was replaced in part.
 pub(crate) fn message(record: &BorrowedMessage<'_>) -> (Message, bool) {
-    let (headers, replaced) = headers(record);
+    let (headers, replaced) = read_headers(record);
     let message = Message {
         topic: record.topic().to_owned(),
         partition: record.partition(),
@@ -29,9 +29,14 @@ pub(crate) fn size(message: &Message) -> usize {
     256 + bytes(&message.key) + bytes(&message.value) + headers
 }
 
+/// Copies the headers alone.
+pub(crate) fn headers(record: &BorrowedMessage<'_>) -> Vec<Header> {
+    read_headers(record).0
+}
+
 // rust-rdkafka's own `Headers` panics on a name that is no UTF-8, and anyone may produce one.
 #[allow(unsafe_code)]
-fn headers(record: &BorrowedMessage<'_>) -> (Vec<Header>, bool) {
+fn read_headers(record: &BorrowedMessage<'_>) -> (Vec<Header>, bool) {
     let mut native = std::ptr::null_mut();
     // SAFETY: `record.ptr()` is a valid message while `record` lives; librdkafka parses the headers into the message, keeps
     // ownership of them, and writes to `native` only when it returns no error.

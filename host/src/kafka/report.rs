@@ -111,6 +111,8 @@ impl Reporter {
             | Code::UnsupportedSASLMechanism
             | Code::IllegalSASLState
             | Code::SSL => self.refused(reason),
+            // Asked for by whoever reads up to the end.
+            Code::PartitionEOF => {}
             // Fatal errors end the client: whoever owns it says so.
             Code::Fatal => tracing::debug!(client = self.client, "{reason}"),
             _ if self.is_new(&code.to_string()) => tracing::warn!(client = self.client, "Kafka: {reason} ({code})"),
@@ -119,9 +121,10 @@ impl Reporter {
     }
 
     fn line(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        // Failures of connections arrive as errors, too.
-        let connection = matches!(facility, "FAIL" | "ERROR" | "SSL" | "REQTMOUT" | "BRIDGE" | "DISCONNECT");
-        let loud = (level as i32) <= RDKafkaLogLevel::Warning as i32 && !connection;
+        // Failures of connections arrive as errors, too. An identity whose last transaction is being ended is asked for again, and
+        // whoever asks is told if it can't be had.
+        let told = matches!(facility, "FAIL" | "ERROR" | "SSL" | "REQTMOUT" | "BRIDGE" | "DISCONNECT" | "GETPID");
+        let loud = (level as i32) <= RDKafkaLogLevel::Warning as i32 && !told;
         if loud && self.is_new(&without_digits(facility, text)) {
             tracing::warn!(client = self.client, "librdkafka: {text} ({facility})");
         } else {

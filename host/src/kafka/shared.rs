@@ -31,6 +31,8 @@ pub(crate) enum End {
     Closed,
     /// A new client may do better.
     Restart(String),
+    /// Somebody joined under the name of this member: maybe what its predecessor sent before it died, maybe another worker.
+    Fenced(ConsumerError),
     /// Nothing will help.
     Fatal(ConsumerError),
 }

@@ -12,7 +12,7 @@ use crate::workflow::dead_letter::{Death, dead_letter};
 use crate::workflow::emit::{Emit, EmitError};
 use crate::workflow::observe::{Observer, What};
 use crate::workflow::start::Start;
-use crate::workflow::workflow_id::{message_id, nameless_workflow_id, workflow_id};
+use crate::workflow::workflow_id::{generation, message_id, nameless_workflow_id, workflow_id};
 use resonate::durable::Durable;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -64,10 +64,11 @@ impl Dispatcher {
 #[async_trait::async_trait]
 impl Dispatch for Dispatcher {
     async fn dispatch(&self, route: &Route, message: Message) -> Result<Dispatched, DispatchError> {
+        let replays = generation(&message.headers);
         let (workflow, message_id, stillborn) = match message_id(&route.id, &message) {
-            Ok(id) => (workflow_id(&route.name, &id), id, None),
+            Ok(id) => (workflow_id(&route.name, &id, replays), id, None),
             // A workflow all the same, which does nothing but put it on the dead-letter topic: once, like any event.
-            Err(e) => (nameless_workflow_id(&route.name, &message), String::new(), Some(e.to_string())),
+            Err(e) => (nameless_workflow_id(&route.name, &message, replays), String::new(), Some(e.to_string())),
         };
         let (topic, partition, offset) = (message.topic.clone(), message.partition, message.offset);
         let start = Start {

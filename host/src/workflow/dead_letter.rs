@@ -22,6 +22,24 @@ pub const SOURCE_PARTITION: &str = "pawl-source-partition";
 pub const SOURCE_OFFSET: &str = "pawl-source-offset";
 /// Milliseconds since the Unix epoch, if the record had a timestamp.
 pub const SOURCE_TIMESTAMP: &str = "pawl-source-timestamp";
+/// Of a message that was replayed from the dead letters: how often, a decimal number. It stays with the message when it dies again.
+pub const REPLAY: &str = "pawl-replay";
+/// Of a mark, not of a letter: `PARTITION:OFFSET` of the letter that was replayed.
+pub const REPLAYED: &str = "pawl-replayed";
+
+/// What a dead letter says in headers of its own, beside those of the message.
+pub const OF_DEATH: [&str; 10] = [
+    DEAD_LETTER,
+    ROUTE,
+    WORKFLOW,
+    REASON,
+    ATTEMPTS,
+    PLUGIN_DIGEST,
+    SOURCE_TOPIC,
+    SOURCE_PARTITION,
+    SOURCE_OFFSET,
+    SOURCE_TIMESTAMP,
+];
 
 /// Why a message ends on the dead-letter topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +68,7 @@ pub fn dead_letter(route: &Route, message: &Message, death: &Death<'_>) -> Outgo
         (SOURCE_OFFSET, Some(message.offset.to_string())),
         (SOURCE_TIMESTAMP, message.timestamp.map(|millis| millis.to_string())),
     ];
-    let is_ours = |header: &&Header| ours.iter().any(|(name, _)| header.name == *name);
+    let is_ours = |header: &&Header| OF_DEATH.contains(&header.name.as_str());
     let mut headers: Vec<Header> = message.headers.iter().filter(|header| !is_ours(header)).cloned().collect();
     headers.extend(
         ours.into_iter().filter_map(|(name, value)| {
@@ -103,7 +121,12 @@ mod tests {
             timestamp: Some(1_700_000_000_000),
             key: None,
             value: Some(Bytes(vec![0xff])),
-            headers: vec![header("a", None), header("a", Some(b"")), header(REASON, Some(b"old"))],
+            headers: vec![
+                header("a", None),
+                header("a", Some(b"")),
+                header(REASON, Some(b"old")),
+                header(REPLAY, Some(b"1")),
+            ],
         };
         let death = Death { workflow: Some("r/x"), reason: "no", attempts: 3, plugin_digest: None };
         let letter = dead_letter(&route(), &message, &death);
@@ -111,6 +134,7 @@ mod tests {
         let expected = [
             header("a", None),
             header("a", Some(b"")),
+            header("pawl-replay", Some(b"1")),
             header("pawl-dead-letter", Some(b"r/x")),
             header("pawl-route", Some(b"r")),
             header("pawl-workflow", Some(b"r/x")),
@@ -122,5 +146,7 @@ mod tests {
             header("pawl-source-timestamp", Some(b"1700000000000")),
         ];
         assert_eq!(letter.headers, expected);
+        let of_death = |header: &&Header| OF_DEATH.contains(&header.name.as_str());
+        assert_eq!(letter.headers.iter().filter(of_death).count(), expected.len() - 3);
     }
 }

@@ -1,7 +1,7 @@
 //! The leaf that emits: under an intent that is in a checkpoint before, or, where there is a doubt whether that was done, by looking.
 
 use super::checkpoint::Emitted;
-use super::dead_letter::{Death, dead_letter};
+use super::dead_letter::{Death, REPLAY, REPLAYED, dead_letter};
 use super::emit::{DEAD_LETTER, EVENT, EmitError, Found, Intent, OnceError, Outgoing};
 use super::run::Deps;
 use super::start::{Dying, Start};
@@ -173,8 +173,9 @@ pub fn outgoing(step_key: &str, events: Vec<Event>, promise: Option<&str>) -> Ve
         .into_iter()
         .enumerate()
         .map(|(n, event)| {
-            // A plugin that passes headers on does not pass on another event's name.
-            let reserved = |header: &Header| [EVENT, DEAD_LETTER, PROMISE].contains(&header.name.as_str());
+            // A plugin that passes headers on does not pass on another event's name, nor its message's generation.
+            let ours = [EVENT, DEAD_LETTER, PROMISE, REPLAY, REPLAYED];
+            let reserved = |header: &Header| ours.contains(&header.name.as_str());
             let mut headers = event.headers;
             headers.retain(|header| !reserved(header));
             headers.push(header(EVENT, format!("{step_key}:{n}")));
@@ -190,4 +191,18 @@ pub fn outgoing(step_key: &str, events: Vec<Event>, promise: Option<&str>) -> Ve
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ours_is_not_taken_from_a_plugin() {
+        let header = |name: &str, value: &str| Header { name: name.into(), value: Some(Bytes(value.into())) };
+        let passed_on = ["a", EVENT, DEAD_LETTER, PROMISE, REPLAY, REPLAYED].map(|name| header(name, "theirs"));
+        let event = Event { topic: Some("t".into()), key: None, value: None, headers: passed_on.into() };
+        let sent = outgoing("r/x:0", vec![event], Some("p"));
+        assert_eq!(sent[0].headers, [header("a", "theirs"), header(EVENT, "r/x:0:0"), header(PROMISE, "p")]);
+    }
 }

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::config::IdSource;
-use crate::plugin::contract::Message;
+use crate::plugin::contract::{Header, Message};
+use crate::workflow::dead_letter::REPLAY;
 
 /// The longest id in its encoded form, in bytes.
 pub const MAX_BYTES: usize = 1024;
@@ -66,14 +67,33 @@ pub fn message_id(source: &IdSource, message: &Message) -> Result<String, IdErro
     if encoded > MAX_BYTES { Err(IdError::TooLong(encoded)) } else { Ok(id) }
 }
 
-/// The id of the workflow of a message: `{route}/{id}`, the id percent-encoded where Resonate gives a character a meaning.
-pub fn workflow_id(route: &str, id: &str) -> String {
-    format!("{route}/{}", encode(id))
+/// How often a message was replayed from the dead letters, as its last header [`REPLAY`] says. 0: never, or it says nothing of use.
+pub fn generation(headers: &[Header]) -> u32 {
+    let last = headers.iter().rev().find(|header| header.name == REPLAY).and_then(|header| header.value.as_ref());
+    let digits = last.map(|value| value.0.as_slice()).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+    digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0)
 }
 
-/// The id of the workflow of a message without an id, which is no other message's: `:` is encoded in every id.
-pub fn nameless_workflow_id(route: &str, message: &Message) -> String {
-    format!("{route}/:{}-{}-{}", encode(&message.topic), message.partition, message.offset)
+/// The id of the workflow of a message: `{route}/{id}`, the id percent-encoded where Resonate gives a character a meaning, and `:r{N}`
+/// behind it in the N-th generation. `:` is encoded in every id, so that is no other message's.
+pub fn workflow_id(route: &str, id: &str, generation: u32) -> String {
+    match generation {
+        0 => format!("{route}/{}", encode(id)),
+        n => format!("{route}/{}:r{n}", encode(id)),
+    }
+}
+
+/// The id of the workflow of a message without an id, which is no other message's for the same reason.
+pub fn nameless_workflow_id(route: &str, message: &Message, generation: u32) -> String {
+    let place = format!("{route}/:{}-{}-{}", encode(&message.topic), message.partition, message.offset);
+    if generation == 0 { place } else { format!("{place}:r{generation}") }
+}
+
+/// Whether a workflow, of whatever generation, is that of the message with this id.
+pub fn is_of(workflow: &str, id: &str) -> bool {
+    // The name of a route holds no `/`, and an encoded id none either.
+    let Some((_, rest)) = workflow.split_once('/') else { return false };
+    !id.is_empty() && rest.split(':').next() == Some(encode(id).as_str())
 }
 
 fn json(message: &Message) -> Result<Value, IdError> {
@@ -224,10 +244,37 @@ mod tests {
 
     #[test]
     fn what_resonate_gives_a_meaning_is_encoded() {
-        assert_eq!(workflow_id("r", "a.0"), "r/a%2E0");
-        assert_eq!(workflow_id("r", "a/b~1:c%"), "r/a%2Fb%7E1%3Ac%25");
-        assert_eq!(workflow_id("r", "tab\tdel\u{7f}nel\u{85}"), "r/tab%09del%7Fnel%C2%85");
-        assert_eq!(workflow_id("r", "été 東京"), "r/été 東京");
+        assert_eq!(workflow_id("r", "a.0", 0), "r/a%2E0");
+        assert_eq!(workflow_id("r", "a/b~1:c%", 0), "r/a%2Fb%7E1%3Ac%25");
+        assert_eq!(workflow_id("r", "tab\tdel\u{7f}nel\u{85}", 0), "r/tab%09del%7Fnel%C2%85");
+        assert_eq!(workflow_id("r", "été 東京", 0), "r/été 東京");
+    }
+
+    #[test]
+    fn a_replayed_message_has_a_workflow_of_its_own() {
+        let replay = |values: &[Option<&str>]| -> Vec<Header> {
+            let value = |value: &Option<&str>| value.map(|text| Bytes(text.into()));
+            values.iter().map(|v| Header { name: REPLAY.into(), value: value(v) }).collect()
+        };
+        assert_eq!(generation(&replay(&[Some("2")])), 2);
+        assert_eq!(generation(&replay(&[Some("2"), Some("13")])), 13);
+        for nothing in ["", "0", "x", "-1", "+1", " 1", "1.0", "4294967296", "٣"] {
+            assert_eq!(generation(&replay(&[Some(nothing)])), 0, "{nothing}");
+        }
+        assert_eq!((generation(&replay(&[None])), generation(&[])), (0, 0));
+        assert_eq!(workflow_id("r", "a:r1", 2), "r/a%3Ar1:r2");
+        assert_eq!(nameless_workflow_id("r", &message(None), 0), "r/:orders-3-41");
+        assert_eq!(nameless_workflow_id("r", &message(None), 1), "r/:orders-3-41:r1");
+    }
+
+    #[test]
+    fn a_message_is_found_by_its_id_in_any_generation() {
+        for workflow in ["r/a%2E0", "r/a%2E0:r1", "r/a%2E0:r12"] {
+            assert!(is_of(workflow, "a.0"), "{workflow}");
+        }
+        for (workflow, id) in [("r/a", "a.0"), ("a", "a"), ("r/:in-0-1", ""), ("r/:in-0-1", "in-0-1"), ("r/a", "r/a")] {
+            assert!(!is_of(workflow, id), "{workflow} {id}");
+        }
     }
 
     proptest! {
@@ -240,8 +287,13 @@ mod tests {
         }
 
         #[test]
-        fn different_ids_have_different_workflows(a in "[a%./~:0-9\\PC]{0,6}", b in "[a%./~:0-9\\PC]{0,6}") {
-            prop_assert_eq!(workflow_id("r", &a) == workflow_id("r", &b), a == b);
+        fn different_ids_and_generations_have_different_workflows(
+            a in "[a%./~:r0-9\\PC]{0,6}", b in "[a%./~:r0-9\\PC]{0,6}", m in 0u32..3, n in 0u32..3
+        ) {
+            prop_assert_eq!(workflow_id("r", &a, m) == workflow_id("r", &b, n), a == b && m == n);
+            if !a.is_empty() {
+                prop_assert_eq!(is_of(&workflow_id("r", &b, n), &a), a == b);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod back_pressure;
 mod crash;
+mod dead_letters;
 mod disk;
 mod messages;
 mod order;

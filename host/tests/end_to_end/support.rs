@@ -21,7 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 
 pub const PAWL: &str = env!("CARGO_BIN_EXE_pawl");
 
-fn setting(name: &str) -> String {
+pub fn setting(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: run `cargo xtask test`, which starts what these tests need"))
 }
@@ -29,6 +29,19 @@ fn setting(name: &str) -> String {
 /// The address of the real Kafka.
 pub fn brokers() -> String {
     setting("PAWL_TEST_KAFKA")
+}
+
+/// Has a command's process killed when the thread that starts it ends: also when the tests themselves are killed.
+pub fn dies_with_us(command: &mut Command) -> &mut Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: prctl is async-signal-safe, and nothing else happens between fork and exec.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    }
 }
 
 /// A component that `cargo xtask plugins` built.
@@ -288,7 +301,7 @@ impl Worker {
     pub fn start_by(command: &mut Command, dir: &Path) -> Worker {
         let log = dir.join("worker.log");
         let file: File = OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let child = command
+        let child = dies_with_us(command)
             .args(["run", "--log-format", "json"])
             .current_dir(dir)
             .stdin(Stdio::null())
@@ -374,7 +387,7 @@ impl StoreServer {
     pub fn start_with(dir: &Path, listen: &str, options: &[&str]) -> StoreServer {
         let (address_file, log) = (dir.join("store.address"), dir.join("store.log"));
         let _ = fs::remove_file(&address_file);
-        let child = Command::new(PAWL)
+        let child = dies_with_us(&mut Command::new(PAWL))
             .args(["store", "serve", "--store", "shared.db", "--address-file", "store.address", "--listen", listen])
             .args(options)
             .current_dir(dir)

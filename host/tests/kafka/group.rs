@@ -108,3 +108,43 @@ async fn a_member_whose_identity_was_taken_ends_and_says_so() {
     two.until("assigned", |status| status.assigned.len() == 1).await;
     two.stop().await;
 }
+
+#[tokio::test]
+async fn a_member_whose_identity_was_taken_by_somebody_who_is_gone_takes_it_back() {
+    let (topic, group) = (topic("fenced-once", 1).await, unique("group"));
+    let properties = [("group.instance.id", "same"), ("session.timeout.ms", "6000")];
+    let recorder = Recorder::passing();
+    let member = Running::start(&kafka(&group, &properties), &[route(&topic)], &recorder, settings());
+    member.until("assigned", |status| status.assigned.len() == 1).await;
+    let rebalances = member.status.borrow().rebalances;
+    // As the last request of a predecessor does that died just after it.
+    tokio::task::spawn_blocking({
+        let (topic, group) = (topic.clone(), group.clone());
+        move || join_once(&topic, &group, "same")
+    })
+    .await
+    .unwrap();
+    member.until("assigned again", |status| status.rebalances > rebalances && status.assigned.len() == 1).await;
+    produce(&topic, 1, 0..10).await;
+    recorder.until("what came since", |passed| passed.len() == 10).await;
+    member.stop().await;
+}
+
+/// Joins as a static member and goes, which a static member does without saying so.
+fn join_once(topic: &str, group: &str, instance: &str) {
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    let consumer: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", broker())
+        .set("group.id", group)
+        .set("group.instance.id", instance)
+        .set("session.timeout.ms", "6000")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .create()
+        .unwrap();
+    consumer.subscribe(&[topic]).unwrap();
+    let begun = std::time::Instant::now();
+    while consumer.assignment().unwrap().count() == 0 {
+        let _ = consumer.poll(std::time::Duration::from_millis(100));
+        assert!(begun.elapsed() < LONG, "it was not assigned");
+    }
+}

@@ -1,5 +1,6 @@
 //! `cargo xtask bench pipeline`: Kafka in to completion.
 
+use super::{percentile, report};
 use crate::broker::Broker;
 use crate::worker::{self, Follower};
 use crate::{build_pawl, plugins, process};
@@ -60,24 +61,16 @@ pub fn run(args: &PipelineArgs) -> anyhow::Result<bool> {
     let elapsed = until(WARM_UP + args.messages)?.duration_since(begun);
 
     let waits = first_step_waits(&broker, &pawl, &follower)?;
-    let percentile = |percent: usize| waits.get((waits.len() * percent / 100).min(waits.len().saturating_sub(1)));
     let steps = args.messages * STEPS;
     let result = json!({
         "messages": args.messages,
         "steps": steps,
         "steps_per_s": (steps as f64 / elapsed.as_secs_f64()).round(),
-        "first_step_p50_ms": percentile(50),
-        "first_step_p99_ms": percentile(99),
+        "first_step_p50_ms": percentile(&waits, 50),
+        "first_step_p99_ms": percentile(&waits, 99),
         "rss_mib": peak_memory(worker.id())?,
     });
-    println!("{:<20} {:>10}", "pipeline", "");
-    for (name, value) in result.as_object().into_iter().flatten() {
-        println!("{name:<20} {value:>10}");
-    }
-    let file = super::figures("pipeline");
-    fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
-    fs::write(&file, result.to_string())?;
-    println!("{}", file.display());
+    report("pipeline", &result)?;
     Ok(true)
 }
 
@@ -96,21 +89,10 @@ fn first_step_waits(broker: &Broker, pawl: &Path, follower: &Follower) -> anyhow
         .first_steps
         .iter()
         .filter(|(workflow, _)| workflow.contains("/m-"))
-        .filter_map(|(workflow, at)| Some(milliseconds(at)? - produced.get(workflow)?))
+        .filter_map(|(workflow, at)| Some(at / 1000 - produced.get(workflow)?))
         .collect();
     waits.sort_unstable();
     Ok(waits)
-}
-
-/// The milliseconds since the epoch of `2026-01-31T12:00:00.123456Z`.
-fn milliseconds(timestamp: &str) -> Option<i64> {
-    let number = |range: std::ops::Range<usize>| timestamp.get(range)?.parse::<i64>().ok();
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    // Days from a date, with years that begin in March (the leap day is then the last).
-    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
-    let seconds = days * 86_400 + number(11..13)? * 3600 + number(14..16)? * 60 + number(17..19)?;
-    Some(seconds * 1000 + number(20..23).unwrap_or(0))
 }
 
 /// The most memory that the process has held, in MiB.
@@ -121,16 +103,4 @@ fn peak_memory(id: Option<u32>) -> anyhow::Result<u64> {
     let kib: u64 =
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).context("the system's words changed")?;
     Ok(kib / 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::milliseconds;
-
-    #[test]
-    fn a_timestamp_is_read() {
-        assert_eq!(milliseconds("1970-01-01T00:00:00.000000Z"), Some(0));
-        assert_eq!(milliseconds("2024-02-29T12:34:56.789Z"), Some(1_709_210_096_789));
-        assert_eq!(milliseconds("nonsense"), None);
-    }
 }

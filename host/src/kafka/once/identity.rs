@@ -70,7 +70,12 @@ pub fn check(kafka: &Kafka, reporter: &Arc<Reporter>) -> Result<(), KafkaError> 
 /// A fresh identity, which nobody has used before.
 pub async fn establish(kafka: &Kafka, reporter: &Arc<Reporter>) -> Result<Live, String> {
     let identity = format!("{}{}", kafka.transactional_id_prefix, uuid::Uuid::new_v4().simple());
-    let shelf = initialise(kafka, reporter, &identity).await?;
+    take(kafka, reporter, &identity).await
+}
+
+/// Makes an identity this process's own: what whoever had it before left open is completed or aborted, and it is fenced.
+pub async fn take(kafka: &Kafka, reporter: &Arc<Reporter>, identity: &str) -> Result<Live, String> {
+    let shelf = initialise(kafka, reporter, identity).await?;
     Ok(Live { identity: identity.into(), shelf })
 }
 

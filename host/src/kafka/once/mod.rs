@@ -6,12 +6,12 @@
 //! know) ends the identity first, which completes or aborts what it left open and fences whoever still uses it, and then
 //! reads what is committed.
 
-mod identity;
-mod marks;
+pub(super) mod identity;
+pub(super) mod marks;
 mod producer;
 mod recovery;
 mod scan;
-mod transaction;
+pub(super) mod transaction;
 
 use crate::config::Kafka;
 use crate::kafka::error::KafkaError;

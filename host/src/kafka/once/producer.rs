@@ -3,7 +3,7 @@
 
 use super::identity::{Current, Live, establish};
 use super::marks::Marks;
-use super::transaction::{Emission, End, Transaction};
+use super::transaction::{Emission, End, Placed, Transaction};
 use crate::config::Kafka;
 use crate::durable::backoff::Backoff;
 use crate::kafka::known_topics::KnownTopics;
@@ -84,7 +84,9 @@ impl Producer {
                 match request {
                     Request::Establish => needed = true,
                     Request::Emit { identity, events, reply } => match &live {
-                        Some(live) if live.identity() == identity => emissions.push(Emission { events, reply }),
+                        Some(live) if live.identity() == identity => {
+                            emissions.push(Emission { events: events.into_iter().map(Placed::from).collect(), reply });
+                        }
                         // Of an identity that this process no longer has.
                         _ => drop(reply.send(Err(lost("another identity took its place")))),
                     },
@@ -140,7 +142,13 @@ impl Producer {
         let mut waiting = VecDeque::from(emissions);
         while !waiting.is_empty() {
             let batch = take_batch(&mut waiting);
-            let transaction = Transaction { live, marks: &self.marks, topics: &self.topics, single: &mut self.single };
+            let transaction = Transaction {
+                live,
+                marks: &self.marks,
+                topics: &self.topics,
+                single: &mut self.single,
+                produced: "emit.after-produce",
+            };
             match transaction.run(batch).await {
                 End::Sure(left) => {
                     waiting.extend(left.innocent);

@@ -13,8 +13,8 @@ use crate::kafka::known_topics::{KnownTopics, is_permanent};
 use crate::kafka::shelf::Producer;
 use crate::workflow::emit::{OnceError, Outgoing};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
-use rdkafka::producer::Producer as _;
 use rdkafka::producer::future_producer::DeliveryFuture;
+use rdkafka::producer::{FutureRecord, Producer as _};
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -24,9 +24,27 @@ const ATTEMPT: Duration = Duration::from_secs(30);
 /// The wait for room in the producer's queue when none of the records in it are ours.
 const ROOM: Duration = Duration::from_millis(20);
 
-/// The events of one workflow.
+/// An event, and the partition that it must go to; without one it follows from the key.
+pub struct Placed {
+    pub event: Outgoing,
+    pub partition: Option<i32>,
+}
+
+impl From<Outgoing> for Placed {
+    fn from(event: Outgoing) -> Self {
+        Placed { event, partition: None }
+    }
+}
+
+impl Placed {
+    fn record(&self) -> FutureRecord<'_, [u8], [u8]> {
+        FutureRecord { partition: self.partition, ..record(&self.event) }
+    }
+}
+
+/// What belongs together: the events of one workflow, or a replayed message and its mark.
 pub struct Emission {
-    pub events: Vec<Outgoing>,
+    pub events: Vec<Placed>,
     pub reply: oneshot::Sender<Result<(), OnceError>>,
 }
 
@@ -40,7 +58,7 @@ impl Emission {
             let of_text = |text: &Option<Vec<u8>>| text.as_ref().map_or(0, Vec::len);
             of_text(&event.key) + of_text(&event.value) + of_headers(event)
         };
-        self.events.iter().map(of).sum()
+        self.events.iter().map(|placed| of(&placed.event)).sum()
     }
 }
 
@@ -78,6 +96,8 @@ pub struct Transaction<'a> {
     pub marks: &'a Marks,
     pub topics: &'a KnownTopics,
     pub single: &'a mut HashSet<String>,
+    /// The fail point at which everything is produced and nothing committed.
+    pub produced: &'static str,
 }
 
 impl Transaction<'_> {
@@ -114,10 +134,11 @@ impl Transaction<'_> {
         let mut faults: Vec<Option<Fault>> = emissions.iter().map(|_| None).collect();
         let mut under_way: VecDeque<(usize, &str, DeliveryFuture)> = VecDeque::new();
         for (place, emission) in emissions.iter().enumerate() {
-            for event in &emission.events {
+            for placed in &emission.events {
+                let event = &placed.event;
                 let alone = self.single.contains(&event.topic);
                 loop {
-                    match producer.send_result(record(event)).map_err(|(error, _)| error) {
+                    match producer.send_result(placed.record()).map_err(|(error, _)| error) {
                         Ok(delivery) if alone => {
                             let fault = self.delivered(&event.topic, delivery, true).await;
                             faults[place] = faults[place].take().or(fault);
@@ -178,7 +199,7 @@ impl Transaction<'_> {
     }
 
     async fn commit(&self, producer: &Producer, emissions: Vec<Emission>) -> End {
-        reached("emit.after-produce");
+        reached(self.produced);
         // Committing waits in steps of 100 ms while anything is counted as under way, which it is for a moment after its delivery.
         while producer.in_flight_count() > 0 {
             tokio::task::yield_now().await;
