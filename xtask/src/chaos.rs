@@ -42,7 +42,7 @@ fn store(args: &ChaosArgs) -> anyhow::Result<bool> {
 /// Broker, store and workers. With the profile of the tests: what they rest on is optimised there too.
 fn everything(args: &ChaosArgs) -> anyhow::Result<bool> {
     let xtask = std::env::current_exe()?;
-    let plugins = plugins::build_all()?;
+    let plugins = plugins::build_rust()?;
     let minutes = args.minutes.unwrap_or(f64::from(args.kills) * 1.5 / 60.0);
     let mut test = process::cargo();
     test.args(["test", "--locked", "--workspace", "--features", "pawl/failpoints", "--test", "chaos"]);

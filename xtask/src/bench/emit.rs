@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub fn run(args: &EmitArgs) -> anyhow::Result<bool> {
     let (messages, rounds, warm_up) = if args.quick { (200, 1, 50) } else { (3000, 5, WARM_UP) };
     let (messages, rounds) = (args.messages.unwrap_or(messages).max(1), args.rounds.unwrap_or(rounds).max(1));
-    let plugins = plugins::build_all()?;
+    let plugins = plugins::build_rust()?;
     let pawl = build_pawl(!args.quick)?;
     let kafka = Kafka::start()?;
     let dir = tempfile::Builder::new().prefix("pawl-bench-").tempdir()?;

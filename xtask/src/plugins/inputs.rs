@@ -17,7 +17,7 @@ impl Inputs {
     /// `recipe`: whatever else decides the result, for example the versions of the tools.
     pub fn of(component: &Component, recipe: &str) -> io::Result<Self> {
         let mut hasher = DefaultHasher::new();
-        recipe.hash(&mut hasher);
+        (recipe, component.features).hash(&mut hasher);
         add(&component.source(), &mut hasher)?;
         for dir in others(component) {
             add(&crate::root().join("plugins").join(dir), &mut hasher)?;
@@ -51,6 +51,8 @@ fn kept(component: &Component) -> PathBuf {
 fn others(component: &Component) -> &'static [&'static str] {
     match component.language {
         Language::C if component.dir.starts_with("fixtures/") => &["delete-batch-c/src"],
+        // Not every fixture has a link to the contract.
+        Language::Rust => &["../wit"],
         // The tools are those of the sample.
         Language::Python => &["delete-batch-python/requirements.txt"],
         Language::JavaScript => &["delete-batch-js/package-lock.json"],

@@ -92,7 +92,7 @@ impl Language {
     /// Builds these components; an error names what could not be built.
     fn build(self, components: &[&Component]) -> anyhow::Result<()> {
         match self {
-            Language::Rust => rust::build(components),
+            Language::Rust => build_stale(components, rust::RECIPE, rust::build),
             Language::Python => build_stale(components, python::RECIPE, python::build),
             Language::JavaScript => build_stale(components, javascript::RECIPE, javascript::build),
             Language::Go => build_stale(components, go::RECIPE, go::build),
@@ -192,7 +192,8 @@ fn build(wanted: impl Fn(&Component) -> bool) -> anyhow::Result<PathBuf> {
     absolute(&plugins)
 }
 
-/// Builds those whose sources changed: Python and JavaScript take their time, and no tool is needed when there is nothing to do.
+/// Builds those whose sources changed: Python and JavaScript take their time, cargo builds a crate of two feature sets anew each time,
+/// and no tool is needed when there is nothing to do.
 fn build_stale(
     components: &[&Component],
     recipe: &str,

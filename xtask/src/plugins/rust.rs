@@ -1,7 +1,7 @@
 //! Components in Rust: with rustup's wasm target or, where that can't be had, with Debian's packages.
 
+use super::Component;
 use super::tools::{self, Adapter};
-use super::{Component, replace};
 use crate::process;
 use anyhow::Context;
 use std::fs;
@@ -21,14 +21,11 @@ enum Toolchain {
     Debian,
 }
 
-/// Builds these components; cargo knows best what changed.
-pub fn build(components: &[&Component]) -> anyhow::Result<()> {
-    let toolchain = Toolchain::find()?;
-    for component in components {
-        let bytes = toolchain.build(component).with_context(|| format!("can't build {component}"))?;
-        replace(&component.file(), &bytes)?;
-    }
-    Ok(())
+pub const RECIPE: &str = concat!(include_str!("rust.rs"), include_str!("tools.rs"));
+
+pub fn build(component: &Component, output: &Path) -> anyhow::Result<()> {
+    let bytes = Toolchain::find()?.build(component)?;
+    fs::write(output, bytes).with_context(|| format!("can't write {}", output.display()))
 }
 
 impl Toolchain {
@@ -58,7 +55,7 @@ impl Toolchain {
         if !component.features.is_empty() {
             build.args(["--features", component.features]);
         }
-        process::succeed(&mut build)?;
+        process::succeed_quietly(&mut build)?;
         let krate = component.krate();
         let file = target_dir.join(triple).join("release").join(format!("{krate}.wasm"));
         let module = fs::read(&file).with_context(|| format!("cargo built no {}", file.display()))?;

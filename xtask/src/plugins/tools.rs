@@ -60,6 +60,7 @@ impl CargoTool {
             .arg("--root")
             .arg(&tools)
             .env("CARGO_TARGET_DIR", tools.join("build"))
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
             // Not where the workspace's settings and ours apply.
             .current_dir(&tools)
             .env_remove("RUSTFLAGS");
