@@ -1,4 +1,4 @@
-//! What a contributor runs: `cargo xtask demo`, `test`, `bench`, `plugins`, `kafka`.
+//! What a contributor runs: `cargo xtask demo`, `test`, `bench`, `plugins`, `kafka`, `postgres`.
 
 mod bench;
 mod broker;
@@ -6,6 +6,7 @@ mod chaos;
 mod demo;
 mod kafka;
 mod plugins;
+mod postgres;
 mod process;
 mod test;
 mod worker;
@@ -37,6 +38,8 @@ enum Command {
     Plugins,
     /// Run a Kafka broker in the foreground, as the tests do
     Kafka,
+    /// Run a PostgreSQL server in the foreground, as the tests do
+    Postgres,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
             true
         }),
         Command::Kafka => kafka::run_in_foreground(),
+        Command::Postgres => postgres::run_in_foreground(),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

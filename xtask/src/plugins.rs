@@ -22,6 +22,7 @@ const COMPONENTS: &[Component] = &[
     Component { dir: "fixtures/scripted", features: "", output: "fixtures/scripted.wasm" },
     Component { dir: "fixtures/scripted", features: "variant-b", output: "fixtures/scripted-b.wasm" },
     Component { dir: "fixtures/capable", features: "", output: "fixtures/capable.wasm" },
+    Component { dir: "fixtures/sql", features: "", output: "fixtures/sql.wasm" },
     Component { dir: "fixtures/other-version", features: "", output: "fixtures/other-version.wasm" },
     Component { dir: "fixtures/foreign-import", features: "", output: "fixtures/foreign-import.wasm" },
 ];

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that can be tested, and one closing line for the whole.
 
 use crate::kafka::Kafka;
+use crate::postgres::Postgres;
 use crate::{plugins, process};
 use anyhow::Context;
 use std::io::{BufRead, BufReader};
@@ -33,6 +34,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
         build.args(["build", "--locked", "--workspace", "--all-targets"]).args(FEATURES).current_dir(crate::root()),
     )?;
     let kafka = Kafka::start()?;
+    let postgres = Postgres::start()?;
 
     let mut tally = Tally::default();
     let mut workspace = process::cargo();
@@ -42,6 +44,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
         .args(filters(args))
         .current_dir(crate::root());
     workspace.env("PAWL_TEST_KAFKA", &kafka.address).env("PAWL_TEST_PLUGINS", &plugins);
+    workspace.env("PAWL_TEST_POSTGRES", &postgres.url).env("PAWL_TEST_POSTGRES_CA", &postgres.authority);
     tally.run(&mut workspace)?;
 
     let mut sample = process::cargo();
@@ -50,7 +53,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
     sample.arg("--target-dir").arg(crate::target_dir().join("sample"));
     tally.run(sample.args(filters(args)))?;
 
-    drop(kafka);
+    drop((kafka, postgres));
     if tally.ignored > 0 {
         println!("{} tests are ignored", tally.ignored);
     }

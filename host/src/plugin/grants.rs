@@ -3,6 +3,7 @@
 use super::capabilities::http::Http;
 use super::error::GrantError;
 use super::gate::Gate;
+use super::sql::{Databases, Sql};
 use crate::config::{Allow, Limits, Route};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,15 +17,17 @@ pub struct Grants {
     pub(super) allow: Allow,
     pub(super) calls: Gate,
     pub(super) http: Http,
+    pub(super) sql: Sql,
 }
 
 impl Grants {
     /// Those of a route as it is configured.
-    pub fn new(route: &Route) -> Result<Arc<Grants>, GrantError> {
+    pub fn new(route: &Route, databases: &Databases) -> Result<Arc<Grants>, GrantError> {
         let name = &route.name;
         Ok(Arc::new(Grants {
             calls: Gate::new(&route.bounds, "calls", &format!("route `{name}`")),
             http: Http::new(name, &route.allow, &route.limits)?,
+            sql: Sql::new(name, &route.allow.sql, databases),
             route: name.clone(),
             config: route.config.0.clone(),
             limits: route.limits.clone(),
@@ -50,10 +53,13 @@ struct Inner {
 
 impl Routes {
     /// Those of the routes as they are configured.
-    pub fn new<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Result<Routes, GrantError> {
+    pub fn new<'a>(
+        routes: impl IntoIterator<Item = &'a Route>,
+        databases: &Databases,
+    ) -> Result<Routes, GrantError> {
         let mut inner = Inner::default();
         for route in routes {
-            let grants = Grants::new(route)?;
+            let grants = Grants::new(route, databases)?;
             inner.by_plugin.entry(route.plugin.clone()).or_default().push(grants.clone());
             inner.by_route.insert(route.name.clone(), grants);
         }

@@ -16,6 +16,7 @@ mod output;
 mod registry;
 mod reload;
 mod shape;
+mod sql;
 mod ticker;
 mod version;
 mod watcher;
@@ -25,6 +26,7 @@ pub use engine::{Engine, EngineSettings};
 pub use error::{EngineError, GrantError, LoadError, RegistryError};
 pub use grants::{Grants, Routes};
 pub use registry::{Registry, Status};
+pub use sql::Databases;
 pub use version::{Call, Reply, Version};
 pub use watcher::Watch;
 
@@ -34,6 +36,8 @@ mod call_tests;
 mod http_tests;
 #[cfg(test)]
 mod load_tests;
+#[cfg(test)]
+mod sql_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::gate::Waits;
 use super::grants::Grants;
 use super::limits::{self, Breach, Limiter};
 use super::output::Source;
+use super::sql::{self, Effects};
 use super::ticker::TICK;
 use crate::config::{Allow, Limits};
 use std::fmt;
@@ -109,9 +110,10 @@ impl Version {
         let _pass = call.grants.calls.enter(&waits).await;
         let permit = self.engine.0.permits.acquire().await;
         let begun = Instant::now();
-        let result = match permit {
+        let (key, again) = (sql::key(&call.progress.step_key, call.progress.run), call.progress.again);
+        let (result, effects) = match permit {
             Ok(_) => self.run(call, &waits).await,
-            Err(_closed) => Err(Fault::Other("the engine is shutting down".to_owned())),
+            Err(_closed) => (Err(Fault::Other("the engine is shutting down".to_owned())), None),
         };
         let result = match result {
             Ok(result) => result.map(Outcome::from).map_err(Failure::from),
@@ -120,11 +122,19 @@ impl Version {
                 Err(Failure::Transient { reason, after_ms: None })
             }
         };
+        let result = match effects {
+            Some(effects) => effects.settle(result, &key, again).await,
+            None => result,
+        };
         Reply { result, ran: begun.elapsed() }
     }
 
-    /// The store lives only here: whatever becomes of the call, nothing of it is used again.
-    async fn run(&self, call: Call<'_>, waits: &Waits) -> Result<Result<wit::Outcome, wit::Failure>, Fault> {
+    /// The store lives only here: whatever becomes of the call, nothing of it is used again but what it did to databases.
+    async fn run(
+        &self,
+        call: Call<'_>,
+        waits: &Waits,
+    ) -> (Result<Result<wit::Outcome, wit::Failure>, Fault>, Option<Effects>) {
         let Call { progress, message, grants } = call;
         let limits = &grants.limits;
         let source = Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
@@ -138,14 +148,15 @@ impl Version {
             plugin.pawl_worker_handler().call_handle(&mut store, &message, &progress).await
         };
         // Epochs do not interrupt a plugin that waits in a call of the host's.
-        match tokio::time::timeout(limits.time, called).await {
+        let result = match tokio::time::timeout(limits.time, called).await {
             Ok(Ok(result)) => limits::check_output(&result, limits).map(|()| result).map_err(Fault::Breach),
             Ok(Err(error)) => Err(Fault::new(&error, &store.data().limiter, limits)),
             Err(_elapsed) => Err(Fault::Breach(match waits.now() {
                 Some(waited_for) => Breach::Waited { limit: limits.time, waited_for },
                 None => Breach::Time { limit: limits.time },
             })),
-        }
+        };
+        (result, Some(store.data_mut().effects.take()))
     }
 }
 

@@ -1,0 +1,1 @@
+//! SQL from plugins.
