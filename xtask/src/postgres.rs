@@ -48,7 +48,8 @@ impl Postgres {
         user.give(dir.path())?;
         let data = dir.path().join("data");
         let mut init = user.command(&initdb);
-        init.args(["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"]).arg(&data);
+        init.args(["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"])
+            .arg(&data);
         output("initdb", &mut init)?;
         let authority = certificates(dir.path(), &user)?;
 
@@ -131,7 +132,9 @@ impl User {
         };
         match of("postgres").or_else(|| of("nobody")) {
             Some(ids) => Ok(User(Some(ids))),
-            None => bail!("PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody`: {INSTALL}"),
+            None => {
+                bail!("PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody`: {INSTALL}")
+            }
         }
     }
 

@@ -53,10 +53,7 @@ struct Inner {
 
 impl Routes {
     /// Those of the routes as they are configured.
-    pub fn new<'a>(
-        routes: impl IntoIterator<Item = &'a Route>,
-        databases: &Databases,
-    ) -> Result<Routes, GrantError> {
+    pub fn new<'a>(routes: impl IntoIterator<Item = &'a Route>, databases: &Databases) -> Result<Routes, GrantError> {
         let mut inner = Inner::default();
         for route in routes {
             let grants = Grants::new(route, databases)?;

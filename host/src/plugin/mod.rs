@@ -37,6 +37,10 @@ mod http_tests;
 #[cfg(test)]
 mod load_tests;
 #[cfg(test)]
+mod sql_effects_tests;
+#[cfg(test)]
+mod sql_testing;
+#[cfg(test)]
 mod sql_tests;
 #[cfg(test)]
 mod testing;

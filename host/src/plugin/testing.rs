@@ -104,10 +104,15 @@ pub fn grants(limits: Limits) -> Arc<Grants> {
 
 /// Those of a route that says more.
 pub fn grants_with(limits: Limits, change: impl FnOnce(&mut Route)) -> Arc<Grants> {
+    grants_on(&Databases::default(), limits, change)
+}
+
+/// The same, where there are databases.
+pub fn grants_on(databases: &Databases, limits: Limits, change: impl FnOnce(&mut Route)) -> Arc<Grants> {
     let mut route = Config::development(Path::new("."), &["r".to_owned()]).routes.remove(0);
     route.limits = limits;
     change(&mut route);
-    Grants::new(&route, &Databases::default()).unwrap()
+    Grants::new(&route, databases).unwrap()
 }
 
 pub fn message(value: &str) -> Message {

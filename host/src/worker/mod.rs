@@ -6,7 +6,9 @@ use crate::admin::{self, AdminError};
 use crate::config::{Config, Kafka, Route};
 use crate::durable::{BackEnd, Connection, DurableError, LostLeases, Running};
 use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, Emitter, KafkaError, OnceEmitter};
-use crate::plugin::{Databases, Engine, EngineError, EngineSettings, GrantError, Registry, RegistryError, Routes, Watch};
+use crate::plugin::{
+    Databases, Engine, EngineError, EngineSettings, GrantError, Registry, RegistryError, Routes, Watch,
+};
 use crate::workflow::observe::Observer;
 use crate::workflow::{Deps, MessageWorkflow};
 use dispatcher::Dispatcher;

@@ -124,12 +124,7 @@ impl Database {
     }
 
     /// A connection on which nothing has begun.
-    pub(super) async fn connect(
-        &self,
-        deadline: Instant,
-        idle: Duration,
-        waits: &Waits,
-    ) -> Result<Session, SqlError> {
+    pub(super) async fn connect(&self, deadline: Instant, idle: Duration, waits: &Waits) -> Result<Session, SqlError> {
         let pass = timeout_at(deadline.into(), self.connections.enter(waits)).await;
         let pass = pass.map_err(|_elapsed| {
             self.waited(
@@ -185,7 +180,9 @@ impl Database {
         let database = self.clone();
         tokio::spawn(async move {
             match timeout(CLEANING, database.remove_old()).await {
-                Ok(Err(e)) => tracing::warn!(target: "pawl::sql", database = database.name, "old steps were not removed: {e}"),
+                Ok(Err(e)) => {
+                    tracing::warn!(target: "pawl::sql", database = database.name, "old steps were not removed: {e}")
+                }
                 Ok(Ok(())) | Err(_) => {}
             }
             database.is_cleaning.store(false, Ordering::Relaxed);

@@ -49,8 +49,10 @@ impl Postgres {
     /// Connects to nothing yet. The error says what is wrong with the URL, without showing it.
     pub(super) fn new(place: &str, url: &Secret, settings: &Database) -> Result<Postgres, String> {
         let split = Split::new(&url.0)?;
-        let mut config: tokio_postgres::Config =
-            split.url.parse().map_err(|e: tokio_postgres::Error| format!("the url is not understood: {}", causes(&e)))?;
+        let mut config: tokio_postgres::Config = split
+            .url
+            .parse()
+            .map_err(|e: tokio_postgres::Error| format!("the url is not understood: {}", causes(&e)))?;
         config.ssl_mode(split.mode);
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT);

@@ -39,6 +39,8 @@ pub(super) struct Session {
     idle: Duration,
     /// Set before the transaction can have begun, reset when it has ended.
     begun: bool,
+    /// Whether a statement has succeeded in it: what it did would be lost with the connection.
+    answered: bool,
     /// The last field: others may connect when the connection is back.
     _pass: Pass,
 }
@@ -56,7 +58,7 @@ pub(super) enum Claim {
 
 impl Session {
     pub(super) fn new(client: Object, server: Arc<Postgres>, table: Table, idle: Duration, pass: Pass) -> Session {
-        Session { client: Some(client), server, table, idle, begun: false, _pass: pass }
+        Session { client: Some(client), server, table, idle, begun: false, answered: false, _pass: pass }
     }
 
     /// Runs one statement of the plugin's, in `left` of time. One that fails leaves no trace.
@@ -104,7 +106,10 @@ impl Session {
         }
         let unfinished = match prepared {
             Ok(prepared) => match self.read(client, &prepared, parameters, bounds).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.answered = true;
+                    return Ok(answer);
+                }
                 Err(unfinished) => unfinished,
             },
             Err(e) => Unfinished { fault: self.fault(&e), ready: true },
@@ -168,20 +173,26 @@ impl Session {
 
     /// Whether anything was written, or locked so as to be written.
     pub(super) async fn wrote(&self) -> Result<bool, SqlError> {
-        let client = self.client.as_ref().ok_or_else(|| self.given_up())?;
-        if !self.begun {
+        if !self.answered {
             return Ok(false);
         }
+        let client = self.client.as_ref().ok_or_else(|| self.given_up())?;
         let row = client.query_one("SELECT pg_current_xact_id_if_assigned() IS NOT NULL", &[]).await;
         row.and_then(|row| row.try_get(0)).map_err(|e| self.fault(&e))
     }
 
     /// Notes that the step took effect, if anything was written or `always`. Waits for another attempt that is about to do the same.
-    pub(super) async fn claim(&self, key: &str, outcome: &str, always: bool, left: Duration) -> Result<Claim, SqlError> {
-        let client = self.client.as_ref().ok_or_else(|| self.given_up())?;
-        if !self.begun {
+    pub(super) async fn claim(
+        &self,
+        key: &str,
+        outcome: &str,
+        always: bool,
+        left: Duration,
+    ) -> Result<Claim, SqlError> {
+        if !(self.answered || always) {
             return Ok(Claim::Nothing);
         }
+        let client = self.client.as_ref().ok_or_else(|| self.given_up())?;
         let table = match &self.table {
             Table::There(name) => name,
             Table::Missing { reason, .. } => {
@@ -198,8 +209,7 @@ impl Session {
         );
         let limit = format!("SET LOCAL statement_timeout = {}", millis(left));
         let parameters: [&(dyn ToSql + Sync); 3] = [&key, &outcome, &always];
-        let (limited, inserted) =
-            tokio::join!(client.batch_execute(&limit), client.execute(&insert, &parameters));
+        let (limited, inserted) = tokio::join!(client.batch_execute(&limit), client.execute(&insert, &parameters));
         limited.map_err(|e| self.fault(&e))?;
         match inserted {
             Ok(0) => Ok(Claim::Nothing),
@@ -323,7 +333,9 @@ pub(super) fn fault(place: &str, error: &tokio_postgres::Error) -> SqlError {
         _ if *found.code() == SqlState::QUERY_CANCELED => SqlError::Timeout(message),
         Some("23") => SqlError::Constraint { code, message },
         // Connections, resources, and what an operator does to a server.
-        Some("08" | "53" | "57" | "58") => SqlError::Unavailable(format!("{place} is not available: {message} ({code})")),
+        Some("08" | "53" | "57" | "58") => {
+            SqlError::Unavailable(format!("{place} is not available: {message} ({code})"))
+        }
         _ => SqlError::Database { code, message },
     }
 }

@@ -28,7 +28,13 @@ pub(super) fn zone(west: i32) -> String {
     let sign = if west > 0 { '-' } else { '+' };
     let east = west.unsigned_abs();
     let parts = [east / 3600, east / 60 % 60, east % 60];
-    let shown = if parts[2] != 0 { 3 } else if parts[1] != 0 { 2 } else { 1 };
+    let shown = if parts[2] != 0 {
+        3
+    } else if parts[1] != 0 {
+        2
+    } else {
+        1
+    };
     let parts: Vec<String> = parts[..shown].iter().map(|part| format!("{part:02}")).collect();
     format!("{sign}{}", parts.join(":"))
 }
@@ -60,7 +66,13 @@ pub(super) fn interval(months: i32, days: i32, micros: i64) -> String {
     part(i64::from(months % 12), "mon", "mons");
     part(i64::from(days), "day", "days");
     if micros != 0 || parts.is_empty() {
-        let sign = if micros < 0 { "-" } else if before_is_negative { "+" } else { "" };
+        let sign = if micros < 0 {
+            "-"
+        } else if before_is_negative {
+            "+"
+        } else {
+            ""
+        };
         let (seconds, fraction) = (micros.unsigned_abs() / 1_000_000, micros.unsigned_abs() % 1_000_000);
         let clock = format!("{sign}{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
         parts.push(match fraction {

@@ -99,8 +99,14 @@ impl Session {
     }
 
     /// See the session of PostgreSQL.
-    pub(super) async fn claim(&mut self, key: &str, outcome: &str, always: bool, left: Duration) -> Result<Claim, SqlError> {
-        if !self.begun || !(self.wrote || always) {
+    pub(super) async fn claim(
+        &mut self,
+        key: &str,
+        outcome: &str,
+        always: bool,
+        left: Duration,
+    ) -> Result<Claim, SqlError> {
+        if !(self.wrote || always) {
             return Ok(Claim::Nothing);
         }
         let (key, outcome, place) = (key.to_owned(), outcome.to_owned(), self.file.place().to_owned());
@@ -128,7 +134,8 @@ impl Session {
     async fn end(&mut self, how: &'static str, left: Duration) -> Result<(), SqlError> {
         if self.begun {
             let place = self.file.place().to_owned();
-            self.blocking(left, move |opened| opened.connection.execute_batch(how).map_err(|e| fault(&place, &e))).await??;
+            self.blocking(left, move |opened| opened.connection.execute_batch(how).map_err(|e| fault(&place, &e)))
+                .await??;
             self.begun = false;
         }
         Ok(())
@@ -327,10 +334,17 @@ fn value(found: ValueRef<'_>) -> Value {
     }
 }
 
+/// What SQLite itself said; of a statement that it can't read the driver says so in a case of its own.
+fn said(error: &rusqlite::Error) -> Option<&ffi::Error> {
+    match error {
+        rusqlite::Error::SqlInputError { error, .. } => Some(error),
+        other => other.sqlite_error(),
+    }
+}
+
 fn is_unique(error: &rusqlite::Error) -> bool {
-    error.sqlite_error().is_some_and(|e| {
-        matches!(e.extended_code, ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_UNIQUE)
-    })
+    said(error)
+        .is_some_and(|e| matches!(e.extended_code, ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_UNIQUE))
 }
 
 fn too_long(place: &str) -> String {
@@ -340,12 +354,14 @@ fn too_long(place: &str) -> String {
 /// An error of SQLite's in our words.
 pub(super) fn fault(place: &str, error: &rusqlite::Error) -> SqlError {
     let message = error.to_string();
-    let Some(found) = error.sqlite_error() else { return SqlError::refused("42601", message) };
+    let Some(found) = said(error) else { return SqlError::refused("42601", message) };
     match found.code {
         ErrorCode::OperationInterrupted => SqlError::Timeout(too_long(place)),
         ErrorCode::ConstraintViolation => {
             let code = match found.extended_code {
-                ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_ROWID => "23505",
+                ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_ROWID => {
+                    "23505"
+                }
                 ffi::SQLITE_CONSTRAINT_NOTNULL => "23502",
                 ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "23503",
                 ffi::SQLITE_CONSTRAINT_CHECK => "23514",
@@ -357,9 +373,10 @@ pub(super) fn fault(place: &str, error: &rusqlite::Error) -> SqlError {
             "{place} is locked by another writer, or has changed since this step began to read ({message}); begin a step that \
              writes with `execute`, and return a transient failure"
         )),
-        ErrorCode::CannotOpen | ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::FileLockingProtocolFailed => {
-            SqlError::Unavailable(format!("{place} is not available: {message}"))
-        }
+        ErrorCode::CannotOpen
+        | ErrorCode::DiskFull
+        | ErrorCode::SystemIoFailure
+        | ErrorCode::FileLockingProtocolFailed => SqlError::Unavailable(format!("{place} is not available: {message}")),
         ErrorCode::AuthorizationForStatementDenied => SqlError::refused(
             "0A000",
             "transactions, other files (ATTACH) and settings (PRAGMA) are not for plugins".to_owned(),

@@ -33,7 +33,9 @@ pub(super) fn encode(outcome: &Outcome) -> String {
 /// A stored outcome; the error is for people.
 pub(super) fn decode(key: &str, stored: &str) -> Result<Outcome, String> {
     serde_json::from_str(stored).map_err(|e| {
-        format!("the row `{key}` of {TABLE} holds no outcome of a step ({e}); remove it if nothing of this step took effect")
+        format!(
+            "the row `{key}` of {TABLE} holds no outcome of a step ({e}); remove it if nothing of this step took effect"
+        )
     })
 }
 

@@ -48,7 +48,9 @@ impl Split {
             ("require", None) => (SslMode::Require, Checks::Nothing),
             ("require" | "verify-ca" | "verify-full", _) => (SslMode::Require, Checks::System),
             _ => {
-                return Err("`sslmode` is none of disable, allow, prefer, require, verify-ca and verify-full".to_owned());
+                return Err(
+                    "`sslmode` is none of disable, allow, prefer, require, verify-ca and verify-full".to_owned()
+                );
             }
         };
         let url = if rest.is_empty() { place.to_owned() } else { format!("{place}?{}", rest.join("&")) };
@@ -62,10 +64,10 @@ impl Split {
             .with_safe_default_protocol_versions()
             .map_err(|e| format!("TLS: {e}"))?;
         let builder = match &self.checks {
-            Checks::Nothing => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked { provider }))
+            Checks::Nothing => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked { provider })),
+            Checks::System => {
+                builder.with_platform_verifier().map_err(|e| format!("the system's certificates: {e}"))?
             }
-            Checks::System => builder.with_platform_verifier().map_err(|e| format!("the system's certificates: {e}"))?,
             Checks::File(path) => builder.with_root_certificates(roots(path)?),
         };
         Ok(MakeRustlsConnect::new(builder.with_no_client_auth()))
