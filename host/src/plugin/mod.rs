@@ -37,6 +37,8 @@ mod http_tests;
 #[cfg(test)]
 mod load_tests;
 #[cfg(test)]
+mod sql_access_tests;
+#[cfg(test)]
 mod sql_effects_tests;
 #[cfg(test)]
 mod sql_testing;

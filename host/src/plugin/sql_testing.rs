@@ -138,3 +138,14 @@ pub fn execute(sql: &str, parameters: Value) -> Value {
 pub fn execute_on(database: &str, sql: &str, parameters: Value) -> Value {
     json!({"op": "execute", "database": database, "sql": sql, "parameters": parameters})
 }
+
+/// The name of the error of a statement that gave nothing.
+pub fn error(answer: &Value) -> &str {
+    answer["error"].as_str().unwrap_or_else(|| panic!("no error: {answer}"))
+}
+
+/// Which error it is, and what it says.
+pub fn says(answer: &Value, kind: &str, text: &str) {
+    assert_eq!(error(answer), kind, "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains(text), "{answer}");
+}

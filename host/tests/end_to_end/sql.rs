@@ -122,7 +122,7 @@ async fn killed(kills: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_around_the_commit_each_batch_is_deleted_once() {
-    // 200 take ten minutes.
+    // 200 take some minutes.
     killed(if std::env::var_os("PAWL_LONG").is_some() { 200 } else { 10 }).await;
 }
 

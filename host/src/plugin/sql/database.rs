@@ -179,11 +179,8 @@ impl Database {
         }
         let database = self.clone();
         tokio::spawn(async move {
-            match timeout(CLEANING, database.remove_old()).await {
-                Ok(Err(e)) => {
-                    tracing::warn!(target: "pawl::sql", database = database.name, "old steps were not removed: {e}")
-                }
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(e)) = timeout(CLEANING, database.remove_old()).await {
+                tracing::warn!(target: "pawl::sql", database = database.name, "old steps were not removed: {e}");
             }
             database.is_cleaning.store(false, Ordering::Relaxed);
         });
