@@ -1,4 +1,4 @@
-//! What a contributor runs: `cargo xtask demo`, `test`, `bench`, `plugins`, `kafka`.
+//! What a contributor runs: `cargo xtask demo`, `test`, `bench`, `plugins`, `kafka`, `postgres`.
 
 mod bench;
 mod broker;
@@ -6,6 +6,7 @@ mod chaos;
 mod demo;
 mod kafka;
 mod plugins;
+mod postgres;
 mod process;
 mod test;
 mod worker;
@@ -37,6 +38,8 @@ enum Command {
     Plugins(plugins::PluginsArgs),
     /// Run a Kafka broker in the foreground, as the tests do
     Kafka(kafka::KafkaArgs),
+    /// Run a PostgreSQL server in the foreground, as the tests do
+    Postgres,
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Chaos(args) => chaos::run(&args),
         Command::Plugins(args) => plugins::run(&args),
         Command::Kafka(args) => kafka::run_in_foreground(&args),
+        Command::Postgres => postgres::run_in_foreground(),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

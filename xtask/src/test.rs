@@ -2,6 +2,7 @@
 
 use crate::kafka::Kafka;
 use crate::plugins::{self, NativeTests};
+use crate::postgres::Postgres;
 use crate::process;
 use anyhow::Context;
 use std::io::{BufRead, BufReader};
@@ -36,6 +37,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
         build.args(["build", "--locked", "--workspace", "--all-targets"]).args(FEATURES).current_dir(crate::root()),
     )?;
     let kafka = Kafka::start()?;
+    let postgres = Postgres::start()?;
 
     let mut tally = Tally::default();
     let mut workspace = process::cargo();
@@ -48,6 +50,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
     workspace.env("PAWL_TEST_XTASK", &xtask);
     // Projects of new plugins are built as their READMEs say.
     workspace.env("PATH", plugins::path_with_tools()?);
+    workspace.env("PAWL_TEST_POSTGRES", &postgres.url).env("PAWL_TEST_POSTGRES_CA", &postgres.authority);
     tally.run(&mut workspace)?;
 
     let mut sample = process::cargo();
@@ -61,7 +64,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
         }
     }
 
-    drop(kafka);
+    drop((kafka, postgres));
     if tally.ignored > 0 {
         println!("{} tests are ignored", tally.ignored);
     }

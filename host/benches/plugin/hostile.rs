@@ -4,7 +4,7 @@ use crate::rig::{CALLS, call, engine, load, message, route};
 use axum::Router;
 use axum::routing::get;
 use pawl::config::{Allow, Bounds, HttpAllow};
-use pawl::plugin::{Grants, Routes, Version};
+use pawl::plugin::{Databases, Grants, Routes, Version};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ async fn normal_calls(
         let http = prefix.into_iter().map(|prefix| HttpAllow { prefix, bounds: Bounds::default() }).collect();
         route.allow = Allow { http, ..Allow::default() };
     });
-    let routes = Routes::new(&[route("normal", |_| {}), hostile_route], CALLS)?;
+    let routes = Routes::new(&[route("normal", |_| {}), hostile_route], CALLS, &Databases::default())?;
     let grants = |name: &str| routes.route(name).cloned().unwrap_or_else(|| unreachable!("it was just made"));
     let (done, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let mut tasks = JoinSet::new();

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use pawl::config::{Config, Limits, Route};
 use pawl::plugin::contract::{Bytes, Message, Progress};
-use pawl::plugin::{Call, Engine, EngineSettings, Grants, Reply, Version};
+use pawl::plugin::{Call, Databases, Engine, EngineSettings, Grants, Reply, Version};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub fn route(name: &str, change: impl FnOnce(&mut Route)) -> Route {
 }
 
 pub fn grants(limits: impl FnOnce(&mut Limits)) -> anyhow::Result<Arc<Grants>> {
-    Ok(Grants::new(&route("bench", |route| limits(&mut route.limits)))?)
+    Ok(Grants::new(&route("bench", |route| limits(&mut route.limits)), &Databases::default())?)
 }
 
 pub fn message(value: impl Into<Vec<u8>>) -> Message {
@@ -54,6 +54,8 @@ pub fn first_step() -> Progress {
         step_key: "bench/a:0".to_owned(),
         state: None,
         signal: None,
+        run: 0,
+        again: false,
     }
 }
 

@@ -9,6 +9,17 @@ wasmtime::component::bindgen!({
 });
 
 pub(super) use exports::pawl::worker::handler as wit;
+pub(super) use imports::pawl::worker::sql;
+
+/// The interfaces of ours that a plugin may import.
+mod imports {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "package pawl:host; world imports { import pawl:worker/sql@0.1.0; }",
+        world: "pawl:host/imports",
+        imports: { default: async },
+    });
+}
 
 /// The interface that a plugin exports, without its version.
 pub(super) const HANDLER: &str = "pawl:worker/handler";

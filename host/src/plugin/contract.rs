@@ -90,6 +90,10 @@ pub struct Progress {
     pub state: Option<Bytes>,
     /// What ended the wait that the previous step asked for.
     pub signal: Option<Signal>,
+    /// When this run of the workflow began, milliseconds since the Unix epoch: once a workflow is forgotten, another may have its id.
+    pub run: u64,
+    /// Whether the step was begun before, by an earlier attempt or by an execution that lost its lease.
+    pub again: bool,
 }
 
 /// A record that a plugin asks to be produced.

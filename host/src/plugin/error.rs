@@ -40,6 +40,14 @@ pub enum GrantError {
     /// The HTTP client: the system's certificates, most likely.
     #[error("can't set up HTTP for plugins: {0}")]
     Http(String),
+    /// A URL or a certificate.
+    #[error("[database.{name}] in pawl.toml: {fault}")]
+    Database {
+        /// Which one.
+        name: String,
+        /// What is wrong with it.
+        fault: String,
+    },
 }
 
 /// Why a component is refused. The text goes on after "refused:".

@@ -5,6 +5,7 @@ use super::error::GrantError;
 use super::gate::Gate;
 use super::lanes::Cost;
 use super::log_budget::LogBudget;
+use super::sql::{Databases, Sql};
 use crate::config::{Allow, Limits, Route};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,17 +21,19 @@ pub struct Grants {
     pub(super) log: Arc<LogBudget>,
     pub(super) cost: Arc<Cost>,
     pub(super) http: Http,
+    pub(super) sql: Sql,
 }
 
 impl Grants {
     /// Those of a route as it is configured.
-    pub fn new(route: &Route) -> Result<Arc<Grants>, GrantError> {
+    pub fn new(route: &Route, databases: &Databases) -> Result<Arc<Grants>, GrantError> {
         let name = &route.name;
         Ok(Arc::new(Grants {
             calls: Gate::new(&route.bounds, "calls", &format!("route `{name}`")),
             cost: Arc::default(),
             log: Arc::new(LogBudget::new(route.limits.log_rate)),
             http: Http::new(name, &route.allow, &route.limits)?,
+            sql: Sql::new(name, &route.allow.sql, databases),
             route: name.clone(),
             config: route.config.0.clone(),
             limits: route.limits.clone(),
@@ -57,14 +60,14 @@ struct Inner {
 impl Routes {
     /// Those of the routes as they are configured. Of several each has half of the worker's `calls`, unless it says otherwise: one
     /// whose calls hang leaves the others some.
-    pub fn new(routes: &[Route], calls: usize) -> Result<Routes, GrantError> {
+    pub fn new(routes: &[Route], calls: usize, databases: &Databases) -> Result<Routes, GrantError> {
         let mut inner = Inner::default();
         for route in routes {
             let mut bounded = route.clone();
             if routes.len() > 1 {
                 bounded.bounds.at_once.get_or_insert((calls / 2).max(1));
             }
-            let grants = Grants::new(&bounded)?;
+            let grants = Grants::new(&bounded, databases)?;
             inner.by_plugin.entry(route.plugin.clone()).or_default().push(grants.clone());
             inner.by_route.insert(route.name.clone(), grants);
         }

@@ -18,6 +18,7 @@ mod output;
 mod registry;
 mod reload;
 mod shape;
+mod sql;
 mod ticker;
 mod version;
 mod watcher;
@@ -27,6 +28,7 @@ pub use engine::{Engine, EngineSettings};
 pub use error::{EngineError, GrantError, LoadError, RegistryError};
 pub use grants::{Grants, Routes};
 pub use registry::{Registry, Status};
+pub use sql::Databases;
 pub use version::{Call, Reply, Version};
 pub use watcher::Watch;
 
@@ -36,6 +38,14 @@ mod call_tests;
 mod http_tests;
 #[cfg(test)]
 mod load_tests;
+#[cfg(test)]
+mod sql_access_tests;
+#[cfg(test)]
+mod sql_effects_tests;
+#[cfg(test)]
+mod sql_testing;
+#[cfg(test)]
+mod sql_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

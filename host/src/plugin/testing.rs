@@ -1,7 +1,7 @@
 //! What the tests of this folder share: test components, engines, messages and the lines that are logged.
 
 use super::contract::{Bytes, Message, Progress};
-use super::{Call, Engine, EngineSettings, Grants, Reply, Version};
+use super::{Call, Databases, Engine, EngineSettings, Grants, Reply, Version};
 use crate::config::{Config, Limits, Route};
 use serde_json::Value;
 use std::io::{self, Write};
@@ -105,10 +105,15 @@ pub fn grants(limits: Limits) -> Arc<Grants> {
 
 /// Those of a route that says more.
 pub fn grants_with(limits: Limits, change: impl FnOnce(&mut Route)) -> Arc<Grants> {
+    grants_on(&Databases::default(), limits, change)
+}
+
+/// The same, where there are databases.
+pub fn grants_on(databases: &Databases, limits: Limits, change: impl FnOnce(&mut Route)) -> Arc<Grants> {
     let mut route = Config::development(Path::new("."), &["r".to_owned()]).routes.remove(0);
     route.limits = limits;
     change(&mut route);
-    Grants::new(&route).unwrap()
+    Grants::new(&route, databases).unwrap()
 }
 
 pub fn message(value: &str) -> Message {
@@ -131,6 +136,8 @@ pub fn progress(step: u64, state: Option<&str>) -> Progress {
         step_key: format!("records/7:{step}"),
         state: state.map(|state| Bytes(state.as_bytes().to_vec())),
         signal: None,
+        run: 1,
+        again: false,
     }
 }
 

@@ -10,6 +10,7 @@ use super::grants::Grants;
 use super::lanes::Long;
 use super::limits::{self, Breach, Limiter};
 use super::output::Source;
+use super::sql::{self, Effects};
 use super::ticker::TICK;
 use crate::config::{Allow, Limits};
 use std::fmt;
@@ -112,9 +113,10 @@ impl Version {
         let pass = grants.calls.enter(&waits).await;
         let permit = self.engine.0.permits.clone().acquire_owned().await;
         let begun = Instant::now();
-        let result = match permit {
+        let (key, again) = (sql::key(&call.progress.step_key, call.progress.run), call.progress.again);
+        let (result, effects) = match permit {
             Ok(permit) => self.run(call, waits, (pass, permit)).await,
-            Err(_closed) => Err(Fault::Other("the engine is shutting down".to_owned())),
+            Err(_closed) => (Err(Fault::Other("the engine is shutting down".to_owned())), None),
         };
         let result = match result {
             Ok(result) => result.map(Outcome::from).map_err(Failure::from),
@@ -122,6 +124,10 @@ impl Version {
                 let reason = format!("plugin {} (version {}) {fault}", self.name, self.digest.short());
                 Err(Failure::Transient { reason, after_ms: None })
             }
+        };
+        let result = match effects {
+            Some(effects) => effects.settle(result, &key, again).await,
+            None => result,
         };
         if result.is_err() {
             grants.cost.add_failure();
@@ -155,13 +161,13 @@ impl Version {
         calls.await.map_err(|e| format!("{e:#}"))
     }
 
-    /// `place` is given back when the instance is gone.
+    /// `place` is given back when the instance is gone. What the call did to databases is left to be settled.
     async fn run(
         self: &Arc<Self>,
         call: Call<'_>,
         waits: Waits,
         place: impl Send + 'static,
-    ) -> Result<Result<wit::Outcome, wit::Failure>, Fault> {
+    ) -> (Result<Result<wit::Outcome, wit::Failure>, Fault>, Option<Effects>) {
         let Call { progress, message, grants } = call;
         let limits = &grants.limits;
         let source = Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
@@ -180,18 +186,24 @@ impl Version {
                 let plugin = version.pre.instantiate_async(&mut store).await?;
                 plugin.pawl_worker_handler().call_handle(&mut store, &message, &progress).await
             };
-            result.await.map_err(|error| Fault::new(&error, &store.data().limiter, &grants.limits))
+            let result = result.await.map_err(|error| Fault::new(&error, &store.data().limiter, &grants.limits));
+            (result, store.data_mut().effects.take())
         };
         // Epochs do not interrupt a plugin that waits in a call of the host's.
         match tokio::time::timeout(limits.time, self.engine.0.lanes.drive(called, long, cost)).await {
-            Ok(Some(result)) => {
-                result.and_then(|result| limits::check_output(&result, limits).map(|()| result).map_err(Fault::Breach))
+            Ok(Some((result, effects))) => {
+                let checked = |result| limits::check_output(&result, limits).map(|()| result).map_err(Fault::Breach);
+                (result.and_then(checked), Some(effects))
             }
-            Ok(None) => Err(Fault::Other("broke off (a fault of pawl, or it is shutting down)".to_owned())),
-            Err(_elapsed) => Err(Fault::Breach(match waits.now() {
-                Some(waited_for) => Breach::Waited { limit: limits.time, waited_for },
-                None => Breach::Time { limit: limits.time },
-            })),
+            Ok(None) => (Err(Fault::Other("broke off (a fault of pawl, or it is shutting down)".to_owned())), None),
+            // What it did to databases is undone with it.
+            Err(_elapsed) => {
+                let breach = match waits.now() {
+                    Some(waited_for) => Breach::Waited { limit: limits.time, waited_for },
+                    None => Breach::Time { limit: limits.time },
+                };
+                (Err(Fault::Breach(breach)), None)
+            }
         }
     }
 }

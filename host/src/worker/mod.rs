@@ -6,7 +6,9 @@ use crate::admin::{self, AdminError};
 use crate::config::{Config, Kafka, Route};
 use crate::durable::{BackEnd, Connection, DurableError, LostLeases, Running};
 use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, Emitter, KafkaError, OnceEmitter};
-use crate::plugin::{Engine, EngineError, EngineSettings, GrantError, Registry, RegistryError, Routes, Watch};
+use crate::plugin::{
+    Databases, Engine, EngineError, EngineSettings, GrantError, Registry, RegistryError, Routes, Watch,
+};
 use crate::workflow::observe::Observer;
 use crate::workflow::{Deps, MessageWorkflow};
 use dispatcher::Dispatcher;
@@ -57,9 +59,8 @@ impl Worker {
         let engine = Engine::new(EngineSettings { calls: config.worker.calls, cache: config.plugins.cache.clone() })?;
         // The store first: when another process holds it, nothing else should have begun.
         let connection = Connection::open(config).await?;
-        let (plugins, watch) =
-            Registry::open(engine, config.plugins.dir.clone(), Routes::new(&config.routes, config.worker.calls)?)
-                .await?;
+        let grants = Routes::new(&config.routes, config.worker.calls, &Databases::new(&config.databases)?)?;
+        let (plugins, watch) = Registry::open(engine, config.plugins.dir.clone(), grants).await?;
         let emitter = Arc::new(Emitter::new(kafka)?);
         let once = Arc::new(OnceEmitter::start(kafka)?);
         let routes: Vec<Arc<Route>> = config.routes.iter().cloned().map(Arc::new).collect();

@@ -5,6 +5,7 @@ use super::decide::{deadline_ms, decide};
 use super::start::{Position, Start};
 use super::workflow_id::{generation, message_id, workflow_id};
 use crate::config::Route;
+use crate::durable::client::now_ms;
 use crate::plugin::contract::{Message, Progress, Signal};
 use crate::plugin::{Call, Grants, Version};
 use std::collections::VecDeque;
@@ -73,9 +74,11 @@ impl Rehearsal<'_> {
             stillborn: None,
             link: None,
         };
+        // What the plugin does to databases takes effect, each time anew.
+        let run = now_ms();
         let mut position = Position::default();
         for _ in 0..self.most {
-            let rehearsed = self.call(&start, &position).await;
+            let rehearsed = self.call(&start, &position, run).await;
             each(&rehearsed);
             match rehearsed.next {
                 Next::Again { state, .. } => {
@@ -96,7 +99,7 @@ impl Rehearsal<'_> {
         Ended::Unfinished
     }
 
-    async fn call(&self, start: &Start, position: &Position) -> Rehearsed {
+    async fn call(&self, start: &Start, position: &Position, run: u64) -> Rehearsed {
         let progress = Progress {
             workflow_id: start.workflow.clone(),
             step: position.step,
@@ -104,6 +107,8 @@ impl Rehearsal<'_> {
             step_key: start.step_key(position.step),
             state: position.state.clone(),
             signal: position.signal.clone(),
+            run,
+            again: position.attempt > 0,
         };
         let reply = self.version.call(Call { progress, message: &start.message, grants: self.grants }).await;
         // At the moment of its creation, so that the same message takes the same course each time.

@@ -13,8 +13,8 @@ use crate::durable::DurableError;
 use crate::durable::backoff::Backoff;
 use crate::durable::client::{PromiseState, Settle, now_ms};
 use crate::fail_point::reached;
-use crate::plugin::contract::{Bytes, Progress, Signal};
-use crate::plugin::{Call, Version};
+use crate::plugin::contract::{Bytes, Failure, Outcome, Progress, Signal};
+use crate::plugin::{Call, Grants, Version};
 use resonate::durable::{Durable, ExecutionEnv};
 use resonate::error::Result;
 use resonate::info::Info;
@@ -63,10 +63,15 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         let Some(grants) = self.deps.plugins.routes().route(&route.name) else {
             return Ok(postpone(format!("route `{}` has no grants", route.name)));
         };
+        let lost = self.lost_leases(env.into_info(), route).await;
+        let again = self.position.attempt > 0 || lost > 0;
+        if again && let Some(next) = self.took_effect(grants, route).await {
+            let intent = self.intend(&next, route).await;
+            return Ok(StepRecord { intent, ..record(next) });
+        }
         if now_ms() >= deadline_ms(&self.start, route) {
             return Ok(record(Next::Dead { reason: deadline_reason(route) }));
         }
-        let lost = self.lost_leases(env.into_info(), route).await;
         if lost >= route.retry.lost_leases {
             return Ok(record(Next::Dead { reason: lost_reason(route, lost) }));
         }
@@ -92,14 +97,15 @@ impl Durable<CallArgs, StepRecord> for CallStep {
                     step_key: self.start.step_key(self.position.step),
                     state: self.position.state.clone(),
                     signal: self.position.signal.clone(),
+                    run: self.start.created_ms,
+                    again,
                 },
                 grants,
             })
             .await;
         reached("step.after-call");
         let at_ms = now_ms();
-        let jitter = rand::random_range(0.0..1.0);
-        let next = decide(reply.result, &self.start, &self.position, route, at_ms, jitter);
+        let next = self.decide(reply.result, route, at_ms);
         let intent = self.intend(&next, route).await;
         Ok(StepRecord { next, digest: Some(digest), ran_us: reply.ran.as_micros() as u64, at_ms, intent })
     }
@@ -123,6 +129,21 @@ impl CallStep {
         }
         let owner = uuid::Uuid::new_v4().simple().to_string();
         until_served(|| lost_leases.count(root, step, &owner, route.retry.lost_leases)).await
+    }
+
+    /// What follows if an earlier attempt took effect in a database, or if that can't be told.
+    async fn took_effect(&self, grants: &Grants, route: &Route) -> Option<Next> {
+        let step_key = self.start.step_key(self.position.step);
+        let result = grants.took_effect(&step_key, self.start.created_ms).await.transpose()?;
+        if result.is_ok() {
+            let workflow = &self.start.workflow;
+            tracing::info!(target: "pawl::step", workflow, step = self.position.step, "an earlier attempt of the step took effect");
+        }
+        Some(self.decide(result, route, now_ms()))
+    }
+
+    fn decide(&self, result: std::result::Result<Outcome, Failure>, route: &Route, at_ms: u64) -> Next {
+        decide(result, &self.start, &self.position, route, at_ms, rand::random_range(0.0..1.0))
     }
 
     /// Who is about to emit what follows. Without it the emission takes a checkpoint more.

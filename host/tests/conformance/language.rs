@@ -2,7 +2,7 @@
 
 use pawl::config::{Config, Limits, Route};
 use pawl::plugin::contract::{Bytes, Message, Progress};
-use pawl::plugin::{Call, Engine, EngineSettings, Grants, Reply, Version};
+use pawl::plugin::{Call, Databases, Engine, EngineSettings, Grants, Reply, Version};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub async fn call_with(
     let mut route = route();
     route.config.0 = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     route.limits = limits.clone();
-    let grants = Grants::new(&route).unwrap();
+    let grants = Grants::new(&route, &Databases::default()).unwrap();
     version.call(Call { progress, message, grants: &grants }).await
 }
 
@@ -100,5 +100,7 @@ pub fn progress() -> Progress {
         step_key: "records/7:0".to_owned(),
         state: None,
         signal: None,
+        run: 0,
+        again: false,
     }
 }

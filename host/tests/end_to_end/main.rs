@@ -10,6 +10,8 @@ mod plugin_tools;
 mod poison;
 mod several;
 mod sleeping;
+#[cfg(feature = "failpoints")]
+mod sql;
 mod start_up;
 mod support;
 mod swap;

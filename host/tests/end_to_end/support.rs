@@ -21,6 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 
 pub const PAWL: &str = env!("CARGO_BIN_EXE_pawl");
 
+/// What the test run tells of what it started.
 pub fn setting(name: &str) -> String {
     std::env::var(name)
         .unwrap_or_else(|_| panic!("{name} is not set: run `cargo xtask test`, which starts what these tests need"))

@@ -13,7 +13,7 @@ use super::exit::UsageError;
 use super::settings::DEFAULT_FILE;
 use super::{Output, logging, shutdown};
 use crate::config::{self, Config, Route};
-use crate::plugin::{Digest, Engine, EngineSettings, Grants, Version};
+use crate::plugin::{Databases, Digest, Engine, EngineSettings, Grants, Version};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
@@ -67,13 +67,13 @@ fn setting(text: &str) -> Result<(String, String), String> {
 
 impl RouteArgs {
     /// The route that the arguments name, or one made up for the plugin; and whether it is in a file.
-    fn resolve(&self, plugin: &str) -> anyhow::Result<(Route, bool)> {
+    fn resolve(&self, plugin: &str) -> anyhow::Result<(Route, bool, Databases)> {
         let config = match &self.config {
             Some(path) => Some(config::load(path)?),
             None if Path::new(DEFAULT_FILE).exists() => Some(config::load(Path::new(DEFAULT_FILE))?),
             None => None,
         };
-        let routes = config.map(|config| config.routes).unwrap_or_default();
+        let (routes, databases) = config.map(|config| (config.routes, config.databases)).unwrap_or_default();
         let named = match &self.route {
             Some(name) => {
                 let names: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
@@ -89,7 +89,7 @@ impl RouteArgs {
             None => Config::development(Path::new("."), &[plugin.to_owned()]).routes.remove(0),
         };
         route.config.0.extend(self.settings.iter().cloned());
-        Ok((route, named.is_some()))
+        Ok((route, named.is_some(), Databases::new(&databases)?))
     }
 }
 
@@ -99,6 +99,7 @@ struct Loaded {
     route: Route,
     /// Whether the route is in a file: one that is made up allows nothing, which is no reason to refuse the component.
     configured: bool,
+    databases: Databases,
     grants: Arc<Grants>,
     /// For compiled code: a tool leaves nothing behind.
     _cache: TempDir,
@@ -108,24 +109,24 @@ impl Loaded {
     /// Compiles and checks the file, against the route too.
     async fn open(file: &Path, args: &RouteArgs) -> anyhow::Result<Loaded> {
         let plugin = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("plugin").to_owned();
-        let (route, configured) = args.resolve(&plugin)?;
-        Loaded::on(route, configured, file).await
+        let (route, configured, databases) = args.resolve(&plugin)?;
+        Loaded::on(route, configured, databases, file).await
     }
 
     /// Another component on the same route.
     async fn beside(other: &Loaded, file: &Path) -> anyhow::Result<Loaded> {
-        Loaded::on(other.route.clone(), other.configured, file).await
+        Loaded::on(other.route.clone(), other.configured, other.databases.clone(), file).await
     }
 
-    async fn on(route: Route, configured: bool, file: &Path) -> anyhow::Result<Loaded> {
+    async fn on(route: Route, configured: bool, databases: Databases, file: &Path) -> anyhow::Result<Loaded> {
         let bytes = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
-        let grants = Grants::new(&route)?;
+        let grants = Grants::new(&route, &databases)?;
         let cache = tempfile::tempdir().context("can't create a temporary folder")?;
         let engine = Engine::new(EngineSettings { calls: 1, cache: cache.path().to_owned() })?;
         let digest = Digest::of(&bytes);
         let routes = if configured { vec![grants.clone()] } else { Vec::new() };
         let loaded = engine.load_for(&route.plugin, bytes, digest, &routes).await;
         let version = loaded.map_err(|e| anyhow::anyhow!("{} {e}", file.display()))?;
-        Ok(Loaded { version, route, configured, grants, _cache: cache })
+        Ok(Loaded { version, route, configured, databases, grants, _cache: cache })
     }
 }

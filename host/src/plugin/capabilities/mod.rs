@@ -2,12 +2,14 @@
 
 mod config;
 pub(super) mod http;
+mod sql;
 mod wasi;
 
 use super::gate::Waits;
 use super::grants::Grants;
 use super::limits::Limiter;
 use super::output::{Output, Source};
+use super::sql::Effects;
 use crate::config::Allow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,11 +32,12 @@ struct Grant {
     line: &'static str,
 }
 
-const ALL: &[Capability] = &[wasi::CAPABILITY, config::CAPABILITY, http::CAPABILITY];
+const ALL: &[Capability] = &[wasi::CAPABILITY, config::CAPABILITY, http::CAPABILITY, sql::CAPABILITY];
 
 /// What one call's capabilities work on.
 pub(super) struct State {
     pub(super) limiter: Limiter,
+    pub(super) effects: Effects,
     wasi: wasi::State,
     config: config::State,
     http: http::State,
@@ -46,6 +49,7 @@ impl State {
             limiter: Limiter::new(&grants.limits),
             config: config::State::new(&grants.config),
             http: http::State::new(grants, &source, waits),
+            effects: Effects::new(grants, &source, waits),
             wasi: wasi::State::new(&Output::new(source, grants.limits.log, grants.log.clone())),
         }
     }
@@ -130,7 +134,7 @@ mod tests {
     fn the_packages_are_listed_once() {
         assert_eq!(
             offered_packages(),
-            "wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:http, wasi:io, wasi:random, wasi:sockets"
+            "pawl:worker, wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:http, wasi:io, wasi:random, wasi:sockets"
         );
     }
 }
