@@ -15,8 +15,6 @@ pub struct Allow {
     pub http: Vec<HttpAllow>,
     /// Private networks that the hosts of [`Allow::http`] may resolve to. An address that is a host itself there needs no mention.
     pub networks: Vec<Network>,
-    /// Whether it may keep values, and who shares them.
-    pub keyvalue: Option<Scope>,
     /// The databases that it may use, by the name of their `[database.NAME]`.
     pub sql: Vec<String>,
 }
@@ -60,7 +58,12 @@ impl FromStr for Rate {
             "h" => 3600,
             _ => return Err(wrong()),
         };
-        Ok(Rate { count: count.trim().parse().map_err(|_| wrong())?, per: Duration::from_secs(seconds) })
+        let count: NonZeroU32 = count.trim().parse().map_err(|_| wrong())?;
+        let most = 1_000_000;
+        if count.get() > most {
+            return Err(format!("is a rate above {most}: leave it out for none"));
+        }
+        Ok(Rate { count, per: Duration::from_secs(seconds) })
     }
 }
 
@@ -73,15 +76,6 @@ impl fmt::Display for Rate {
         };
         write!(f, "{}/{unit}", self.count)
     }
-}
-
-/// Who shares the values of `wasi:keyvalue`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// `route`: the messages of the route.
-    Route,
-    /// `plugin`: all routes with the same plugin.
-    Plugin,
 }
 
 /// Scheme, host, port and the beginning of a path.
@@ -101,8 +95,7 @@ impl UrlPrefix {
             .path()
             .strip_prefix(prefix)
             .is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'));
-        // Some servers take an encoded slash or backslash for a slash, and then a dot segment for one.
-        let plain = prefix == "/" || !has_encoded_separator(url.path());
+        let plain = prefix == "/" || !is_read_differently(url.path());
         same_place && below && plain
     }
 
@@ -112,9 +105,10 @@ impl UrlPrefix {
     }
 }
 
-fn has_encoded_separator(path: &str) -> bool {
+/// Whether a server may read another path in it: some take an encoded slash, backslash or dot for one, decode twice, or take `..;x` for `..`.
+fn is_read_differently(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
-    ["%2f", "%5c", "%2e"].iter().any(|encoded| path.contains(encoded))
+    ["%2f", "%5c", "%2e", "%25", "%3b", ";"].iter().any(|part| path.contains(part))
 }
 
 impl FromStr for UrlPrefix {
@@ -251,6 +245,9 @@ mod tests {
             "https://a.b/v1/..%2fadmin",
             "https://a.b/v1/..%5cadmin",
             "https://a.b/v1\\..\\admin",
+            "https://a.b/v1/..;/admin",
+            "https://a.b/v1/..%3b/admin",
+            "https://a.b/v1/%252e%252e/admin",
             "https://a.b.evil/v1",
             "https://evil/https://a.b/v1",
             "https://a.b@evil/v1",

@@ -1,6 +1,6 @@
 //! The keys of `[[route]]`, and of the tables in it.
 
-use super::allow::{Allow, Bounds, HttpAllow, Scope};
+use super::allow::{Allow, Bounds, HttpAllow};
 use super::defaults;
 use super::reader::{Found, Notes, Table};
 use super::settings::MOST;
@@ -191,16 +191,10 @@ fn allow(table: Option<Table<'_>>, databases: &BTreeMap<String, Database>, notes
         false => Err(format!("is no database of this file; add [database.{name}] with a url")),
     });
     let networks = table.list("networks", notes, str::parse);
-    let keyvalue = table.parsed("keyvalue", notes, |scope| match scope {
-        "route" => Ok(Scope::Route),
-        "plugin" => Ok(Scope::Plugin),
-        _ => Err("is neither \"route\" nor \"plugin\"".to_owned()),
-    });
     table.finish(notes);
     Allow {
         http,
         networks: networks.into_iter().map(|found| found.value).collect(),
-        keyvalue: keyvalue.map(|found| found.value),
         sql: sql.into_iter().map(|found| found.value).collect(),
     }
 }

@@ -73,7 +73,7 @@ completions = "records_that_were_deleted"
 # limits = {{ time = "{call}", memory = "{memory}", output = "{output}", events = {events}, response = "{response}", log = "{log}", log-rate = "{log_rate}" }}
 # calls = 16                              # of the plugin at a time; with several routes half of the worker's unless said
 # rate = "100/s"                          # of calls
-# allow = {{ http = ["https://api.example.com/v1"], sql = ["orders"], keyvalue = "route" }}   # nothing unless said
+# allow = {{ http = ["https://api.example.com/v1"], sql = ["orders"] }}   # nothing unless said
 config = {{ batch = "100", delay-ms = "5000" }}   # what the plugin reads through wasi:config/store
 "#,
         group = defaults::GROUP,

@@ -106,13 +106,16 @@ impl Executions {
 
     /// The task that was offered under `version` is held now.
     fn acquired(&self, task: &str, version: i64, acquired: Acquired) {
-        self.change(|under_way| {
-            if let Some(execution) = under_way.get_mut(task)
-                && *execution == Execution::Offered(version)
-            {
+        let current = self.change(|under_way| match under_way.get_mut(task) {
+            Some(execution) if *execution == Execution::Offered(version) => {
                 *execution = Execution::Acquired(acquired.version);
+                true
             }
+            _ => false,
         });
+        if !current {
+            return;
+        }
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         match acquired.begun.is_empty() {
             true => begun.remove(task),

@@ -22,7 +22,8 @@ pub struct Endings {
 struct Waiter<'a> {
     endings: &'a Endings,
     workflow: &'a str,
-    ended: watch::Receiver<bool>,
+    /// Absent once it is dropped.
+    ended: Option<watch::Receiver<bool>>,
 }
 
 impl Endings {
@@ -38,7 +39,8 @@ impl Endings {
         loop {
             match self.client.listen(workflow).await {
                 Ok(PromiseState::Pending) => {
-                    if tokio::time::timeout(AGAIN, waiter.ended.wait_for(|ended| *ended)).await.is_ok() {
+                    let Some(ended) = &mut waiter.ended else { return };
+                    if tokio::time::timeout(AGAIN, ended.wait_for(|ended| *ended)).await.is_ok() {
                         return;
                     }
                     continue;
@@ -61,7 +63,7 @@ impl Endings {
 
     fn wait<'a>(&'a self, workflow: &'a str) -> Waiter<'a> {
         let ended = self.lock().entry(workflow.to_owned()).or_insert_with(|| watch::Sender::new(false)).subscribe();
-        Waiter { endings: self, workflow, ended }
+        Waiter { endings: self, workflow, ended: Some(ended) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<bool>>> {
@@ -72,8 +74,9 @@ impl Endings {
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let mut waiting = self.endings.lock();
-        // The last one: this receiver still counts.
-        if waiting.get(self.workflow).is_some_and(|ended| ended.receiver_count() <= 1) {
+        // Under the lock, so that of two that go at once one is the last.
+        self.ended = None;
+        if waiting.get(self.workflow).is_some_and(|ended| ended.receiver_count() == 0) {
             waiting.remove(self.workflow);
         }
     }

@@ -59,7 +59,7 @@ struct AcquireData<'a> {
     task: AcquiredTask,
     /// The promises of the task's branch.
     #[serde(borrow, default)]
-    preload: Vec<Preloaded<'a>>,
+    preload: Option<Vec<Preloaded<'a>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -69,7 +69,7 @@ struct Preloaded<'a> {
     #[serde(borrow)]
     state: Cow<'a, str>,
     #[serde(borrow, default)]
-    tags: HashMap<Cow<'a, str>, Cow<'a, str>>,
+    tags: Option<HashMap<Cow<'a, str>, Cow<'a, str>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -127,9 +127,14 @@ pub fn acquired(answer: &str) -> Option<Acquired> {
     let AcquireAnswer { head, data } = serde_json::from_str(answer).ok()?;
     // A sleep or a wait is pending too, but of global scope.
     let is_begun = |promise: &Preloaded<'_>| {
-        promise.state == "pending" && promise.tags.get("resonate:scope").is_some_and(|scope| scope == "local")
+        promise.state == "pending"
+            && promise
+                .tags
+                .as_ref()
+                .is_some_and(|tags| tags.get("resonate:scope").is_some_and(|scope| scope == "local"))
     };
-    let begun = data.preload.into_iter().filter(is_begun).map(|promise| promise.id.into_owned()).collect();
+    let begun =
+        data.preload.unwrap_or_default().into_iter().filter(is_begun).map(|promise| promise.id.into_owned()).collect();
     (head.status == 200).then_some(Acquired { version: data.task.version, begun })
 }
 

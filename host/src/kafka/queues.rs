@@ -114,6 +114,10 @@ impl Queues {
     /// A record was received: it waits for its dispatch, or for the end of one before it.
     fn take(&mut self, record: Received) {
         let Received { lane, message, token, buffered } = record;
+        // Revoked since: its next owner reads it.
+        if !self.shared.is_current(&token) {
+            return;
+        }
         let queue = &mut self.queues[lane];
         let Some(sequence) = Sequence::of(queue.lane.route.order, &message, &token) else {
             queue.waiting.push_back(Received { lane, message, token, buffered });

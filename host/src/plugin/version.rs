@@ -5,7 +5,7 @@ use super::capabilities::{State, missing_grants};
 use super::contract::{Failure, Message, Outcome, Progress};
 use super::digest::Digest;
 use super::engine::Engine;
-use super::gate::Waits;
+use super::gate::{Pass, Waits};
 use super::grants::Grants;
 use super::lanes::Long;
 use super::limits::{self, Breach, Limiter};
@@ -16,6 +16,7 @@ use crate::config::{Allow, Limits};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
@@ -41,6 +42,12 @@ pub struct Call<'a> {
     pub message: &'a Message,
     /// What the route gives its plugin.
     pub grants: &'a Arc<Grants>,
+}
+
+/// The turn of a call, given back when the call is over.
+pub struct Turn {
+    pass: Pass,
+    permit: Result<OwnedSemaphorePermit, AcquireError>,
 }
 
 /// What came of a call.
@@ -107,11 +114,20 @@ impl Version {
         self.engine.0.permits.available_permits()
     }
 
+    /// Waits for the turn of a call on the route.
+    pub async fn turn(&self, grants: &Grants) -> Turn {
+        let pass = grants.calls.enter(&Waits::default()).await;
+        Turn { pass, permit: self.engine.0.permits.clone().acquire_owned().await }
+    }
+
     /// Calls the plugin in a fresh instance. Waits for its turn first; the deadline begins after that.
     pub async fn call(self: &Arc<Self>, call: Call<'_>) -> Reply {
-        let (waits, grants) = (Waits::default(), call.grants.clone());
-        let pass = grants.calls.enter(&waits).await;
-        let permit = self.engine.0.permits.clone().acquire_owned().await;
+        self.call_in(self.turn(call.grants).await, call).await
+    }
+
+    /// The same for who has waited for the turn.
+    pub async fn call_in(self: &Arc<Self>, turn: Turn, call: Call<'_>) -> Reply {
+        let (waits, grants, Turn { pass, permit }) = (Waits::default(), call.grants.clone(), turn);
         let begun = Instant::now();
         let (key, again) = (sql::key(&call.progress.step_key, call.progress.run), call.progress.again);
         let (result, effects) = match permit {

@@ -71,6 +71,9 @@ pub enum Next {
         /// Too many of the route want to run: nothing is wrong.
         #[serde(default)]
         crowded: bool,
+        /// Executions that lost their lease in the step so far.
+        #[serde(default)]
+        lost: u32,
     },
     /// To the dead-letter topic.
     Dead {

@@ -96,7 +96,7 @@ impl Root<'_> {
             })
         };
         let completed = |state: Option<Bytes>, signal: Option<Signal>| {
-            Flow::On(Position { step: position.step + 1, attempt: 0, state, signal, dying: None })
+            Flow::On(Position { step: position.step + 1, state, signal, ..Position::default() })
         };
         match record.next {
             Next::Again { state, delay_ms, events } => {
@@ -120,9 +120,9 @@ impl Root<'_> {
                 self.sleep(Duration::from_millis(delay_ms)).await?;
                 Ok(Flow::On(Position { attempt: position.attempt.saturating_add(1), ..position }))
             }
-            Next::Postpone { delay_ms, .. } => {
+            Next::Postpone { delay_ms, lost, .. } => {
                 self.sleep(Duration::from_millis(delay_ms)).await?;
-                Ok(Flow::On(position))
+                Ok(Flow::On(Position { lost, ..position }))
             }
             Next::Dead { reason } => {
                 let dying = Dying { reason, digest: record.digest, refusals: 0 };
@@ -162,7 +162,7 @@ impl Root<'_> {
             Next::Retry { reason, delay_ms } => {
                 tracing::warn!(target: "pawl::step", workflow, step, attempt, digest, delay_ms, "step failed, will be tried again: {reason}");
             }
-            Next::Postpone { reason, delay_ms, crowded: true } => {
+            Next::Postpone { reason, delay_ms, crowded: true, .. } => {
                 tracing::debug!(target: "pawl::step", workflow, step, attempt, delay_ms, "step waits: {reason}");
             }
             Next::Postpone { reason, delay_ms, .. } => {

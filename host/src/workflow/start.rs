@@ -82,6 +82,9 @@ pub struct Position {
     /// Transient failures of the next step so far.
     #[serde(default)]
     pub attempt: u32,
+    /// Executions that lost their lease in the next step, before it was last put off.
+    #[serde(default)]
+    pub lost: u32,
     /// What the previous step handed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Bytes>,

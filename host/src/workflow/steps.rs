@@ -30,6 +30,8 @@ const PLUGIN_WAIT: Duration = Duration::from_secs(5);
 const POSTPONED_MS: u64 = 10_000;
 /// How long a workflow sleeps when so many of its route want to run that it would only take the place of others'.
 const CROWDED_MS: std::ops::Range<u64> = 500..1500;
+/// How long a step waits for its turn to call the plugin; then it sleeps durably.
+const TURN_WAIT: Duration = Duration::from_secs(5);
 /// How long the result of a step waits for Kafka.
 const INTENT_WAIT: Duration = Duration::from_secs(1);
 
@@ -56,18 +58,27 @@ impl Durable<CallArgs, StepRecord> for CallStep {
     async fn execute(&self, env: ExecutionEnv<'_>, _args: CallArgs) -> Result<StepRecord> {
         self.ran.store(true, Ordering::Relaxed);
         let record = |next| StepRecord { next, digest: None, ran_us: 0, at_ms: now_ms(), intent: None };
-        let postpone = |reason| record(Next::Postpone { reason, delay_ms: POSTPONED_MS, crowded: false });
+        let put_off = |reason, lost| record(Next::Postpone { reason, delay_ms: POSTPONED_MS, crowded: false, lost });
+        let postpone = |reason| put_off(reason, self.position.lost);
         let Some(route) = self.deps.routes.get(&self.start.route) else {
             return Ok(postpone(format!("route `{}` is not configured", self.start.route)));
         };
         let Some(grants) = self.deps.plugins.routes().route(&route.name) else {
             return Ok(postpone(format!("route `{}` has no grants", route.name)));
         };
-        let lost = self.lost_leases(env.into_info(), route).await;
+        let lost = self.position.lost.saturating_add(self.lost_leases(env.into_info(), route).await);
         let again = self.position.attempt > 0 || lost > 0;
-        if again && let Some(next) = self.took_effect(grants, route).await {
-            let intent = self.intend(&next, route).await;
-            return Ok(StepRecord { intent, ..record(next) });
+        if again {
+            match self.took_effect(grants).await {
+                Some(Ok(outcome)) => {
+                    let next = self.decide(Ok(outcome), route, now_ms());
+                    let intent = self.intend(&next, route).await;
+                    return Ok(StepRecord { intent, ..record(next) });
+                }
+                // It costs no attempt: nothing was tried, and what took effect must not become a dead letter.
+                Some(Err(reason)) => return Ok(put_off(reason, lost.max(1))),
+                None => {}
+            }
         }
         if now_ms() >= deadline_ms(&self.start, route) {
             return Ok(record(Next::Dead { reason: deadline_reason(route) }));
@@ -75,33 +86,43 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         if lost >= route.retry.lost_leases {
             return Ok(record(Next::Dead { reason: lost_reason(route, lost) }));
         }
-        if let Some(bounds) = grants.crowded() {
+        let crowded = |bounds: &str| {
             let (reason, delay_ms) = (format!("{bounds} are in use, and enough wait"), rand::random_range(CROWDED_MS));
-            return Ok(record(Next::Postpone { reason, delay_ms, crowded: true }));
+            record(Next::Postpone { reason, delay_ms, crowded: true, lost })
+        };
+        if let Some(bounds) = grants.crowded() {
+            return Ok(crowded(bounds));
         }
         let plugin = tokio::time::timeout(PLUGIN_WAIT, self.deps.plugins.wait_for(&route.plugin));
         let Ok(version): std::result::Result<Arc<Version>, _> = plugin.await else {
-            return Ok(postpone(format!("plugin `{}` is not there", route.plugin)));
+            return Ok(put_off(format!("plugin `{}` is not there", route.plugin), lost));
+        };
+        // A step that only waits must not count as begun when its worker dies, and must not outlast a drain.
+        let Ok(turn) = tokio::time::timeout(TURN_WAIT, version.turn(grants)).await else {
+            return Ok(crowded("the places for calls"));
         };
         let digest = version.digest().to_string();
         self.deps
             .observer
             .tell(&self.start.workflow, || What::Calling { step: self.position.step, digest: digest.clone() });
         let reply = version
-            .call(Call {
-                message: &self.start.message,
-                progress: Progress {
-                    workflow_id: self.start.workflow.clone(),
-                    step: self.position.step,
-                    attempt: self.position.attempt,
-                    step_key: self.start.step_key(self.position.step),
-                    state: self.position.state.clone(),
-                    signal: self.position.signal.clone(),
-                    run: self.start.created_ms,
-                    again,
+            .call_in(
+                turn,
+                Call {
+                    message: &self.start.message,
+                    progress: Progress {
+                        workflow_id: self.start.workflow.clone(),
+                        step: self.position.step,
+                        attempt: self.position.attempt,
+                        step_key: self.start.step_key(self.position.step),
+                        state: self.position.state.clone(),
+                        signal: self.position.signal.clone(),
+                        run: self.start.created_ms,
+                        again,
+                    },
+                    grants,
                 },
-                grants,
-            })
+            )
             .await;
         reached("step.after-call");
         let at_ms = now_ms();
@@ -131,15 +152,17 @@ impl CallStep {
         until_served(|| lost_leases.count(root, step, &owner, route.retry.lost_leases)).await
     }
 
-    /// What follows if an earlier attempt took effect in a database, or if that can't be told.
-    async fn took_effect(&self, grants: &Grants, route: &Route) -> Option<Next> {
+    /// The outcome of an earlier attempt that took effect in a database, or why that can't be told now.
+    async fn took_effect(&self, grants: &Grants) -> Option<std::result::Result<Outcome, String>> {
         let step_key = self.start.step_key(self.position.step);
-        let result = grants.took_effect(&step_key, self.start.created_ms).await.transpose()?;
-        if result.is_ok() {
-            let workflow = &self.start.workflow;
-            tracing::info!(target: "pawl::step", workflow, step = self.position.step, "an earlier attempt of the step took effect");
+        match grants.took_effect(&step_key, self.start.created_ms).await.transpose()? {
+            Ok(outcome) => {
+                let workflow = &self.start.workflow;
+                tracing::info!(target: "pawl::step", workflow, step = self.position.step, "an earlier attempt of the step took effect");
+                Some(Ok(outcome))
+            }
+            Err(Failure::Transient { reason, .. } | Failure::Permanent { reason }) => Some(Err(reason)),
         }
-        Some(self.decide(result, route, now_ms()))
     }
 
     fn decide(&self, result: std::result::Result<Outcome, Failure>, route: &Route, at_ms: u64) -> Next {

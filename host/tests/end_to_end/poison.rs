@@ -127,3 +127,28 @@ async fn a_message_that_kills_its_workers_dies_after_some_of_them() {
     assert_eq!(dead[0].header("pawl-workflow").as_deref(), Some("r/killer"));
     assert_eq!(log.calls()[&("r/killer".to_owned(), 0)], LOST);
 }
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_was_put_off_meanwhile_does_not_begin_to_count_anew() {
+    let scene = Scene::new("put-off", 1).await;
+    let instance = "[kafka.properties]\n\"group.instance.id\" = \"the-one\"";
+    scene.configure(instance, "retry = { lost-leases = 2 }");
+    scene.produce([script("killer", &[again(0)])]).await;
+    let killed = || {
+        let mut command = std::process::Command::new(PAWL);
+        command.env("FAILPOINTS", "step.after-call=1*return(kill)");
+        scene.start_by(&mut command)
+    };
+    let mut worker = killed();
+    wait_for("the worker to die", || worker.ended());
+    std::fs::remove_file(scene.dir.path().join("plugins/scripted.wasm")).unwrap();
+    let mut worker = killed();
+    wait_for("the step to be put off", || worker.log().contains("step waits: plugin").then_some(()));
+    scene.install("fixtures/scripted.wasm", "scripted");
+    wait_for("the worker to die", || worker.ended());
+    let worker = scene.start();
+    let reason = scene.read(&scene.dead, 1)[0].header("pawl-reason").unwrap();
+    assert!(reason.contains("2 executions"), "{reason}");
+    assert!(worker.stop().success());
+}

@@ -5,7 +5,7 @@
 
 use super::{Capability, Grant};
 use crate::causes::causes;
-use crate::config::{Allow, HttpAllow, Limits, Network, is_private};
+use crate::config::{Allow, Bounds, HttpAllow, Limits, Network, is_private};
 use crate::plugin::error::GrantError;
 use crate::plugin::gate::{Gate, Pass, Waits};
 use crate::plugin::grants::Grants;
@@ -31,6 +31,10 @@ pub(super) const CAPABILITY: Capability = Capability {
 
 /// How long a connection may take. A plugin may ask for less.
 const CONNECT: Duration = Duration::from_secs(5);
+/// What the headers of one request or response may take of the host's memory.
+const HEADERS: usize = 32 * 1024;
+/// Requests of a route at a time to each place that says nothing else: each is a connection.
+const REQUESTS: usize = 32;
 /// Connections that are kept for each host while nobody uses them.
 const IDLE: usize = 8;
 
@@ -46,8 +50,11 @@ pub(in crate::plugin) struct Http {
 impl Http {
     pub(in crate::plugin) fn new(route: &str, allow: &Allow, limits: &Limits) -> std::result::Result<Http, GrantError> {
         let place = |place: &HttpAllow| {
-            let gate =
-                Gate::new(&place.bounds, "requests", &format!("{} in `allow.http` of route `{route}`", place.prefix));
+            let gate = Gate::new(
+                &Bounds { at_once: place.bounds.at_once.or(Some(REQUESTS)), ..place.bounds },
+                "requests",
+                &format!("{} in `allow.http` of route `{route}`", place.prefix),
+            );
             (place.clone(), gate)
         };
         let client = (!allow.http.is_empty()).then(|| {
@@ -132,7 +139,9 @@ struct Hooks {
 impl State {
     pub(in crate::plugin) fn new(grants: &Arc<Grants>, source: &Source, waits: &Waits) -> State {
         let hooks = Hooks { grants: grants.clone(), source: source.clone(), waits: waits.clone() };
-        State { context: WasiHttpCtx::new(), hooks }
+        let mut context = WasiHttpCtx::new();
+        context.set_field_size_limit(HEADERS);
+        State { context, hooks }
     }
 }
 

@@ -40,6 +40,9 @@ pub(super) const CAPABILITY: Capability = Capability {
     grant: None,
 };
 
+/// Handles that a call may hold.
+const HANDLES: usize = 4096;
+
 /// The handles of one call.
 pub(super) struct State {
     context: WasiCtx,
@@ -57,7 +60,10 @@ impl State {
             .allow_ip_name_lookup(false)
             .socket_addr_check(|_, _| Box::pin(async { false }))
             .build();
-        State { context, table: ResourceTable::new() }
+        let mut table = ResourceTable::new();
+        // They are memory of the host, which no limit of the plugin's memory counts.
+        table.set_max_capacity(HANDLES);
+        State { context, table }
     }
 
     /// The handles of all capabilities.

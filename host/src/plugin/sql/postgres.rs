@@ -116,6 +116,7 @@ impl Postgres {
 
     /// Finds the table of steps, or creates it.
     async fn find(&self, client: &Object) -> Result<Table, SqlError> {
+        client.batch_execute(CLEAN).await.map_err(|e| fault(&self.place, &e))?;
         let found = async || {
             let rows = client.query(FIND, &[]).await.map_err(|e| fault(&self.place, &e))?;
             Ok::<_, SqlError>(rows.first().and_then(|row| row.try_get::<_, String>(0).ok()))
@@ -137,6 +138,10 @@ impl Postgres {
         Ok(Table::Missing { reason: reason.into(), since: Instant::now() })
     }
 }
+
+/// What an earlier call may have left behind in the session goes first.
+pub(super) const CLEAN: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; \
+                                SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
 /// Its name with that of the schema, which a plugin's own search path does not change.
 const FIND: &str = "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_class c \

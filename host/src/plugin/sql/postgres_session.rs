@@ -2,7 +2,7 @@
 
 use super::answer::{Bounds, Growing};
 use super::error::SqlError;
-use super::postgres::{Postgres, Table};
+use super::postgres::{CLEAN, Postgres, Table};
 use super::postgres_values::{Parameter, values};
 use super::steps::{KEPT_DAYS, REMOVED_AT_ONCE};
 use crate::causes::causes;
@@ -25,10 +25,6 @@ const CANCEL: Duration = Duration::from_secs(5);
 const SKIP: Duration = Duration::from_millis(100);
 /// Prepared statements that a connection keeps. A plugin that writes its parameters into the text would keep any number.
 const PREPARED: usize = 100;
-
-/// What an earlier call may have left behind in the session goes first.
-const BEGIN: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); \
-                     DISCARD TEMP; DISCARD SEQUENCES; BEGIN";
 
 /// A connection of the pool, and the transaction on it. Dropped before its end, it takes the connection with it.
 pub(super) struct Session {
@@ -88,7 +84,7 @@ impl Session {
         let Some(client) = &self.client else { return Err(self.given_up()) };
         let begin = match self.begun {
             true => "RELEASE SAVEPOINT pawl_statement".to_owned(),
-            false => format!("{BEGIN}; SET LOCAL idle_in_transaction_session_timeout = {}", millis(self.idle)),
+            false => format!("{CLEAN}; BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}", millis(self.idle)),
         };
         let save = format!("{begin}; SET LOCAL statement_timeout = {}; SAVEPOINT pawl_statement", millis(left));
         if client.statement_cache.size() > PREPARED {
@@ -249,6 +245,7 @@ impl Session {
     pub(super) async fn look_up(&self, key: &str) -> Result<Option<String>, SqlError> {
         let client = self.client.as_ref().ok_or_else(|| self.given_up())?;
         let Table::There(table) = &self.table else { return Ok(None) };
+        self.clean(client).await?;
         let rows = client.query(&format!("SELECT outcome FROM {table} WHERE key = $1"), &[&key]).await;
         let rows = rows.map_err(|e| self.fault(&e))?;
         rows.first().map(|row| row.try_get(0).map_err(|e| self.fault(&e))).transpose()
@@ -258,12 +255,18 @@ impl Session {
     pub(super) async fn remove_old(&self) -> Result<usize, SqlError> {
         let client = self.client.as_ref().ok_or_else(|| self.given_up())?;
         let Table::There(table) = &self.table else { return Ok(0) };
+        self.clean(client).await?;
         let delete = format!(
             "DELETE FROM {table} WHERE key IN (SELECT key FROM {table} WHERE at < now() - interval '{KEPT_DAYS} days' \
              LIMIT {REMOVED_AT_ONCE} FOR UPDATE SKIP LOCKED)"
         );
         let removed = client.execute(&delete, &[]).await.map_err(|e| self.fault(&e))?;
         Ok(usize::try_from(removed).unwrap_or(usize::MAX))
+    }
+
+    /// Before a statement of our own, outside of a transaction.
+    async fn clean(&self, client: &Object) -> Result<(), SqlError> {
+        if self.begun { Ok(()) } else { client.batch_execute(CLEAN).await.map_err(|e| self.fault(&e)) }
     }
 
     /// The connection is closed, and what it does is cancelled.
