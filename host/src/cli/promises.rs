@@ -1,9 +1,8 @@
 //! `pawl promises`: list and settle what workflows wait for.
 
-use super::settings::DEFAULT_FILE;
-use super::{Output, logging, shutdown};
+use super::{Output, logging, settings, shutdown};
 use crate::admin;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::durable::client::{Client, PromiseState, Settle, param};
 use crate::durable::remote::{Endpoint, RemoteNetwork};
 use crate::workflow::checkpoint::WaitingPromise;
@@ -180,11 +179,7 @@ impl Open {
 
 /// The server; or the worker that holds the store; or, if none does, the store itself.
 async fn connect(args: &BackEndArgs) -> anyhow::Result<(Client, Open)> {
-    let config = match &args.config {
-        Some(path) => config::load(path)?,
-        None if Path::new(DEFAULT_FILE).exists() => config::load(Path::new(DEFAULT_FILE))?,
-        None => Config::default_in(Path::new(".")),
-    };
+    let config = settings::file(args.config.as_deref())?.unwrap_or_else(|| Config::default_in(Path::new(".")));
     let none = || Arc::new(Semaphore::new(0));
     if let Some(server) = &config.resonate {
         let token = server.token.as_ref().map(|token| token.0.clone());

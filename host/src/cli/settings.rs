@@ -15,6 +15,13 @@ pub struct ConfigArgs {
     pub config: PathBuf,
 }
 
+/// The configuration file that is named, or the default one if it is there.
+pub fn file(named: Option<&Path>) -> anyhow::Result<Option<Config>> {
+    let default = Path::new(DEFAULT_FILE);
+    let path = named.or_else(|| default.exists().then_some(default));
+    Ok(path.map(config::load).transpose()?)
+}
+
 /// How a command that only needs brokers finds them.
 #[derive(Debug, Clone, Args)]
 pub struct BrokerArgs {
@@ -29,12 +36,9 @@ pub struct BrokerArgs {
 impl BrokerArgs {
     /// The file named, or the default one if it is there.
     pub fn file(&self) -> anyhow::Result<Option<Config>> {
-        match &self.config {
-            Some(path) => Ok(Some(config::load(path)?)),
-            None if Path::new(DEFAULT_FILE).exists() && self.brokers.is_none() => {
-                Ok(Some(config::load(Path::new(DEFAULT_FILE))?))
-            }
-            None => Ok(None),
+        match (&self.config, &self.brokers) {
+            (None, Some(_)) => Ok(None),
+            (config, _) => file(config.as_deref()),
         }
     }
 

@@ -178,11 +178,7 @@ impl Queues {
     fn dispatched(&mut self, finished: Result<(Place, Option<Dispatched>), JoinError>) {
         let (place, dispatched) = match finished {
             Ok(finished) => finished,
-            // The dispatch's own panics are caught around each attempt.
-            Err(error) => {
-                tracing::error!("a dispatch ended without a result: {error}; its record is read again after a restart");
-                return;
-            }
+            Err(error) => return without_result(&error),
         };
         self.queues[place.lane].in_flight -= 1;
         match dispatched {
@@ -268,9 +264,12 @@ impl Queues {
             // Whoever comes next waits for its end.
             Ok((Place { sequence: Some(_), .. }, Some(Dispatched::Running(_)))) | Ok((_, None)) => {}
             Ok((place, Some(_))) => self.shared.finish(&place.token),
-            Err(error) => {
-                tracing::error!("a dispatch ended without a result: {error}; its record is read again after a restart")
-            }
+            Err(error) => without_result(&error),
         }
     }
+}
+
+/// The dispatch's own panics are caught around each attempt.
+fn without_result(error: &JoinError) {
+    tracing::error!("a dispatch ended without a result: {error}; its record is read again after a restart");
 }

@@ -160,11 +160,8 @@ impl Version {
         grants: &Arc<Grants>,
         count: u32,
     ) -> Result<Duration, String> {
-        let source = Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
-        let mut store = Store::new(&self.engine.0.engine, State::new(grants, source, &Waits::default()));
-        store.limiter(|state| &mut state.limiter);
+        let mut store = self.store(progress, grants, &Waits::default(), Duration::from_secs(3600), Long::default());
         store.set_hostcall_fuel(usize::MAX);
-        bound_cpu_time(&mut store, Duration::from_secs(3600), Long::default());
         let calls = async {
             let plugin = self.pre.instantiate_async(&mut store).await?;
             let begun = Instant::now();
@@ -177,6 +174,23 @@ impl Version {
         calls.await.map_err(|e| format!("{e:#}"))
     }
 
+    /// What an instance lives in, with its bounds.
+    fn store(
+        &self,
+        progress: &Progress,
+        grants: &Arc<Grants>,
+        waits: &Waits,
+        time: Duration,
+        long: Long,
+    ) -> Store<State> {
+        let source = Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
+        let mut store = Store::new(&self.engine.0.engine, State::new(grants, source, waits));
+        store.limiter(|state| &mut state.limiter);
+        store.set_hostcall_fuel(limits::lift_fuel(&grants.limits));
+        bound_cpu_time(&mut store, time, long);
+        store
+    }
+
     /// `place` is given back when the instance is gone. What the call did to databases is left to be settled.
     async fn run(
         self: &Arc<Self>,
@@ -186,17 +200,14 @@ impl Version {
     ) -> (Result<Result<wit::Outcome, wit::Failure>, Fault>, Option<Effects>) {
         let Call { progress, message, grants } = call;
         let limits = &grants.limits;
-        let source = Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
-        let mut store = Store::new(&self.engine.0.engine, State::new(grants, source, &waits));
-        store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(limits::lift_fuel(limits));
         let long = Long::default();
-        bound_cpu_time(&mut store, limits.time, long.clone());
+        let store = self.store(&progress, grants, &waits, limits.time, long.clone());
         let (message, progress) = (wit::Message::from(message), wit::Progress::from(progress));
         let (version, grants, cost) = (self.clone(), grants.clone(), &grants.cost);
         // The store lives only here: whatever becomes of the call, nothing of it is used again.
         let called = async move {
             let _place = place;
+            // Declared after the place, so dropped before it.
             let mut store = store;
             let result = async {
                 let plugin = version.pre.instantiate_async(&mut store).await?;

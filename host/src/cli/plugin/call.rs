@@ -1,8 +1,8 @@
 //! `pawl plugin call`: one message to its end, each step shown.
 
 use super::{Loaded, RouteArgs, message, transcript};
-use crate::plugin::contract::{Bytes, Message, Signal};
-use crate::workflow::rehearsal::{Ended, Rehearsal};
+use crate::plugin::contract::{Bytes, Signal};
+use crate::workflow::rehearsal::Ended;
 use anyhow::bail;
 use clap::Args;
 use serde_json::json;
@@ -55,17 +55,11 @@ pub fn signal(text: &str) -> Result<Signal, String> {
 pub async fn run(args: CallArgs) -> anyhow::Result<()> {
     let message = match (&args.message, &args.value) {
         (Some(path), _) => message::read(path)?,
-        (None, value) => from_value(value.as_deref().unwrap_or_default()),
+        (None, value) => message::from_json(&json!({"value": value.as_deref().unwrap_or_default()}))?,
     };
     let loaded = Loaded::open(&args.file, &args.route).await?;
-    let rehearsal = Rehearsal {
-        version: &loaded.version,
-        route: &loaded.route,
-        grants: &loaded.grants,
-        signals: args.signals.into(),
-        most: args.most,
-    };
-    let ended = rehearsal
+    let ended = loaded
+        .rehearsal(args.signals, args.most)
         .run(message, |rehearsed| {
             if args.steps {
                 let mut step = transcript::step(rehearsed);
@@ -82,17 +76,5 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
         Ended::Dead { reason } => bail!("the message would be a dead letter: {reason}"),
         Ended::Waits { name } => bail!("it waits for `{name}`; say how that ends with --signal"),
         Ended::Unfinished => bail!("it was not done after {} calls (--most)", args.most),
-    }
-}
-
-fn from_value(value: &str) -> Message {
-    Message {
-        topic: "topic".to_owned(),
-        partition: 0,
-        offset: 0,
-        timestamp: None,
-        key: None,
-        value: Some(Bytes(value.as_bytes().to_vec())),
-        headers: Vec::new(),
     }
 }

@@ -10,10 +10,11 @@ mod test;
 mod transcript;
 
 use super::exit::UsageError;
-use super::settings::DEFAULT_FILE;
-use super::{Output, logging, shutdown};
-use crate::config::{self, Config, Route};
+use super::{Output, logging, settings, shutdown};
+use crate::config::{Config, Route};
+use crate::plugin::contract::Signal;
 use crate::plugin::{Databases, Digest, Engine, EngineSettings, Grants, Version};
+use crate::workflow::rehearsal::Rehearsal;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
@@ -66,13 +67,9 @@ fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 impl RouteArgs {
-    /// The route that the arguments name, or one made up for the plugin; and whether it is in a file.
+    /// The route that the arguments name, or one made up for the plugin; whether it is in a file; and the databases of that.
     fn resolve(&self, plugin: &str) -> anyhow::Result<(Route, bool, Databases)> {
-        let config = match &self.config {
-            Some(path) => Some(config::load(path)?),
-            None if Path::new(DEFAULT_FILE).exists() => Some(config::load(Path::new(DEFAULT_FILE))?),
-            None => None,
-        };
+        let config = settings::file(self.config.as_deref())?;
         let (routes, databases) = config.map(|config| (config.routes, config.databases)).unwrap_or_default();
         let named = match &self.route {
             Some(name) => {
@@ -111,6 +108,12 @@ impl Loaded {
         let plugin = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("plugin").to_owned();
         let (route, configured, databases) = args.resolve(&plugin)?;
         Loaded::on(route, configured, databases, file).await
+    }
+
+    /// What a message would go through; waits end as `signals` say, and after `most` calls it is enough.
+    fn rehearsal(&self, signals: Vec<Signal>, most: u64) -> Rehearsal<'_> {
+        let Loaded { version, route, grants, .. } = self;
+        Rehearsal { version, route, grants, signals: signals.into(), most }
     }
 
     /// Another component on the same route.

@@ -5,7 +5,6 @@ use super::{Loaded, RouteArgs, message, transcript};
 use crate::cli::settings::BrokerArgs;
 use crate::kafka::consume::{ConsumeOptions, read};
 use crate::plugin::contract::{Message, Signal};
-use crate::workflow::rehearsal::Rehearsal;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
@@ -101,13 +100,7 @@ pub async fn run(args: TestArgs) -> anyhow::Result<()> {
 }
 
 async fn transcribe(loaded: &Loaded, case: &Case) -> Value {
-    let rehearsal = Rehearsal {
-        version: &loaded.version,
-        route: &loaded.route,
-        grants: &loaded.grants,
-        signals: case.signals.clone().into(),
-        most: MOST,
-    };
+    let rehearsal = loaded.rehearsal(case.signals.clone(), MOST);
     let mut steps = Vec::new();
     let ended = rehearsal.run(case.message.clone(), |rehearsed| steps.push(transcript::step(rehearsed))).await;
     json!({"steps": steps, "end": transcript::end(&ended)})
