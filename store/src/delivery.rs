@@ -3,8 +3,10 @@
 //! Only what somebody serves is held here: a worker in this process, an open poll stream, or the pusher for an `http://` address.
 //! Each opens a [`Subscription`](crate::subscription::Subscription), and wakes only when there is something for it.
 
+use crate::queues::{Inbox, Out, Queue, Queues, Subscriber};
+use crate::silence::Silence;
 use serde_json::json;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -26,38 +28,6 @@ pub struct Delivery {
     push: Notify,
 }
 
-#[derive(Debug, Default)]
-struct Queues {
-    /// By pooled address; only those that are served.
-    tasks: HashMap<String, Queue>,
-    /// Notifications, by address.
-    inboxes: HashMap<String, Inbox>,
-    /// Handed over and not yet taken, by task.
-    out: HashMap<String, Out>,
-    subscribers: HashMap<u64, Subscriber>,
-    next_subscriber: u64,
-    /// `http://` addresses that have something and are not served yet.
-    push: HashSet<String>,
-}
-
-#[derive(Debug)]
-struct Queue {
-    waiting: VecDeque<Waiting>,
-    /// The database may hold more than `waiting`.
-    more: bool,
-    served_by: usize,
-    arrived: Arc<Notify>,
-}
-
-#[derive(Debug, Default)]
-struct Inbox {
-    messages: VecDeque<String>,
-    served_by: usize,
-    /// Since when nobody serves it.
-    left: Option<Instant>,
-    arrived: Arc<Notify>,
-}
-
 /// A task that waits for a worker, under its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
@@ -71,21 +41,6 @@ impl Waiting {
         let task = json!({"id": self.task, "version": self.version});
         json!({"kind": "execute", "head": {}, "data": {"task": task}}).to_string()
     }
-}
-
-#[derive(Debug)]
-struct Out {
-    address: String,
-    version: i64,
-    since: Instant,
-    holder: u64,
-}
-
-#[derive(Debug)]
-struct Subscriber {
-    out: usize,
-    window: usize,
-    room: Arc<Notify>,
 }
 
 /// What is told to a subscriber that asks for a task.
@@ -123,7 +78,15 @@ impl Delivery {
             let id = queues.next_subscriber;
             queues.next_subscriber += 1;
             let room = Arc::new(Notify::new());
-            queues.subscribers.insert(id, Subscriber { out: 0, window, room: room.clone() });
+            let subscriber = Subscriber {
+                tasks: tasks.to_vec(),
+                inbox: inbox.to_owned(),
+                out: 0,
+                window,
+                silence: Silence::default(),
+                room: room.clone(),
+            };
+            queues.subscribers.insert(id, subscriber);
             let tasks = tasks
                 .iter()
                 .map(|address| {
@@ -150,11 +113,8 @@ impl Delivery {
     pub fn unsubscribe(&self, id: u64, tasks: &[String], inbox: &str) {
         self.with(|queues| {
             queues.subscribers.remove(&id);
-            let held: Vec<String> =
-                queues.out.iter().filter(|(_, out)| out.holder == id).map(|(task, _)| task.clone()).collect();
-            for task in held {
-                queues.hand_back(&task);
-            }
+            queues.hand_back_all_of(id);
+            queues.wake_silent();
             for address in tasks {
                 let Some(queue) = queues.tasks.get_mut(address) else { continue };
                 queue.served_by -= 1;
@@ -184,6 +144,7 @@ impl Delivery {
             Some(queue) => {
                 queue.waiting.push_back(waiting);
                 queue.arrived.notify_one();
+                queues.wake_silent();
             }
             // Whoever comes to serve it finds it in the database.
             None => self.ask_to_push(queues, address),
@@ -198,14 +159,35 @@ impl Delivery {
 
     /// A task was taken or has ended.
     pub fn taken(&self, task: &str) {
-        self.with(|queues| queues.no_longer_out(task));
+        self.with(|queues| queues.answered(task));
     }
 
     /// A task could not be taken under a version: whoever was offered that need not be offered it again.
     pub fn stale(&self, task: &str, version: i64) {
         self.with(|queues| {
             if queues.out.get(task).is_some_and(|out| out.version == version) {
-                queues.no_longer_out(task);
+                queues.answered(task);
+            }
+        });
+    }
+
+    /// The lease of a worker ran out: it hangs or is gone, and what it was handed and did not take is for others.
+    pub fn silent(&self, pid: &str, redelivery: Duration) {
+        self.with(|queues| {
+            for id in queues.of_pid(pid) {
+                queues.noticed(id, redelivery);
+            }
+        });
+    }
+
+    /// A worker sent something that only one which is awake sends.
+    pub fn heard(&self, pid: &str) {
+        self.with(|queues| {
+            if queues.subscribers.values().all(|subscriber| subscriber.silence == Silence::No) {
+                return;
+            }
+            for id in queues.of_pid(pid) {
+                queues.heard(id);
             }
         });
     }
@@ -257,11 +239,12 @@ impl Delivery {
     /// The next task at any of a subscriber's addresses.
     pub fn next(&self, id: u64, addresses: &[String]) -> Next {
         self.with(|queues| {
+            let left_to_others = queues.left_to_others(id, addresses);
             let Some(subscriber) = queues.subscribers.get_mut(&id).filter(|one| one.out < one.window) else {
                 return Next::Full;
             };
             let mut refill = Vec::new();
-            for address in addresses {
+            for address in addresses.iter().filter(|address| !left_to_others.contains(address)) {
                 let Some(queue) = queues.tasks.get_mut(address) else { continue };
                 if let Some(waiting) = queue.waiting.pop_front() {
                     subscriber.out += 1;
@@ -283,7 +266,11 @@ impl Delivery {
                     refill.push(address.clone());
                 }
             }
-            if refill.is_empty() { Next::Nothing } else { Next::Refill(refill) }
+            match (refill.is_empty(), left_to_others.is_empty()) {
+                (false, _) => Next::Refill(refill),
+                (true, true) => Next::Nothing,
+                (true, false) => Next::Full,
+            }
         })
     }
 
@@ -330,6 +317,7 @@ impl Delivery {
     pub fn needs_attention(&self) -> bool {
         self.with(|queues| {
             !queues.out.is_empty()
+                || queues.subscribers.values().any(|subscriber| subscriber.silence != Silence::No)
                 || queues.tasks.values().any(|queue| !queue.waiting.is_empty())
                 || queues.inboxes.values().any(|inbox| inbox.left.is_some())
         })
@@ -338,15 +326,17 @@ impl Delivery {
     /// Queues again what was handed over and not taken for so long, and forgets what waits for those that did not come back.
     pub fn attend(&self, redelivery: Duration) {
         self.with(|queues| {
-            let late: Vec<String> = queues
+            let late: Vec<(String, u64)> = queues
                 .out
                 .iter()
                 .filter(|(_, out)| out.since.elapsed() >= redelivery)
-                .map(|(task, _)| task.clone())
+                .map(|(task, out)| (task.clone(), out.holder))
                 .collect();
-            for task in late {
+            for (task, holder) in late {
+                queues.noticed(holder, redelivery);
                 queues.hand_back(&task);
             }
+            queues.wake_silent();
             queues.inboxes.retain(|_, inbox| inbox.left.is_none_or(|left| left.elapsed() < GRACE));
         });
     }
@@ -362,31 +352,6 @@ impl Delivery {
                 Some(address) => return address,
                 None => self.push.notified().await,
             }
-        }
-    }
-}
-
-impl Queues {
-    fn no_longer_out(&mut self, task: &str) -> Option<Out> {
-        let out = self.out.remove(task)?;
-        self.give_room(out.holder);
-        Some(out)
-    }
-
-    fn give_room(&mut self, holder: u64) {
-        if let Some(subscriber) = self.subscribers.get_mut(&holder) {
-            subscriber.out = subscriber.out.saturating_sub(1);
-            subscriber.room.notify_one();
-        }
-    }
-
-    /// A task that was handed over is offered again, if the database still has it for that.
-    fn hand_back(&mut self, task: &str) {
-        let Some(out) = self.no_longer_out(task) else { return };
-        // Without its queue nobody serves it: whoever comes to serve it asks the database.
-        if let Some(queue) = self.tasks.get_mut(&out.address) {
-            queue.more = true;
-            queue.arrived.notify_one();
         }
     }
 }

@@ -88,6 +88,83 @@ fn a_subscriber_holds_no_more_than_its_window_and_the_rest_is_for_others() {
     assert_eq!(next(&delivery, narrow), Next::Task(waiting("z")));
 }
 
+const REDELIVERY: Duration = Duration::from_secs(3600);
+
+fn subscribe_as(delivery: &Delivery, pid: &str) -> u64 {
+    let (id, _) = delivery.subscribe(&["a".to_owned()], &format!("poll://uni@g/{pid}"), 10);
+    delivery.refill("a", Vec::new(), true);
+    id
+}
+
+#[test]
+fn what_lies_with_a_worker_that_lost_a_lease_goes_to_another() {
+    let delivery = Delivery::default();
+    let (frozen, awake) = (subscribe_as(&delivery, "frozen"), subscribe_as(&delivery, "awake"));
+    delivery.queue("a", waiting("x"));
+    assert_eq!(next(&delivery, frozen), Next::Task(waiting("x")));
+    delivery.silent("frozen", REDELIVERY);
+    delivery.queue("a", waiting("y"));
+    assert_eq!(next(&delivery, frozen), Next::Full, "it is for those who are awake");
+    assert_eq!(next(&delivery, awake), Next::Refill(vec!["a".to_owned()]));
+    delivery.refill("a", vec![waiting("x"), waiting("y")], true);
+    assert_eq!(next(&delivery, awake), Next::Task(waiting("x")));
+    assert_eq!(next(&delivery, awake), Next::Task(waiting("y")));
+
+    delivery.queue("a", waiting("z"));
+    delivery.heard("frozen");
+    assert_eq!(next(&delivery, frozen), Next::Task(waiting("z")), "it has woken up");
+}
+
+#[test]
+fn a_silent_worker_that_is_alone_is_handed_everything() {
+    let delivery = Delivery::default();
+    let (frozen, other) = (subscribe_as(&delivery, "frozen"), subscribe_as(&delivery, "other"));
+    delivery.silent("frozen", REDELIVERY);
+    delivery.silent("other", REDELIVERY);
+    for task in ["x", "y", "z"] {
+        delivery.queue("a", waiting(task));
+    }
+    assert_eq!(next(&delivery, frozen), Next::Task(waiting("x")), "the other is no better");
+    delivery.heard("other");
+    assert_eq!(next(&delivery, frozen), Next::Full);
+    delivery.unsubscribe(other, &["a".to_owned()], "poll://uni@g/other");
+    assert_eq!(next(&delivery, frozen), Next::Task(waiting("y")));
+}
+
+#[test]
+fn who_takes_no_offer_is_tried_with_one_before_it_gets_more() {
+    let delivery = Delivery::default();
+    let (frozen, awake) = (subscribe_as(&delivery, "frozen"), subscribe_as(&delivery, "awake"));
+    delivery.queue("a", waiting("x"));
+    next(&delivery, frozen);
+    // Its time is over at once, and that of its silence too.
+    delivery.attend(Duration::ZERO);
+    delivery.refill("a", vec![waiting("x")], true);
+    delivery.queue("a", waiting("y"));
+    assert_eq!(next(&delivery, frozen), Next::Task(waiting("x")));
+    assert_eq!(next(&delivery, frozen), Next::Full);
+    delivery.taken("x");
+    assert_eq!(next(&delivery, frozen), Next::Task(waiting("y")));
+    assert_eq!(next(&delivery, awake), Next::Nothing);
+}
+
+#[tokio::test]
+async fn what_rings_for_a_silent_worker_is_passed_on() {
+    let delivery = Delivery::default();
+    let addresses = ["a".to_owned()];
+    let (frozen, wakers) = delivery.subscribe(&addresses, "poll://uni@g/frozen", 10);
+    let (awake, others) = delivery.subscribe(&addresses, "poll://uni@g/awake", 10);
+    delivery.refill("a", Vec::new(), true);
+    let (mut first, mut second) = (Box::pin(wakers.tasks[0].notified()), Box::pin(others.tasks[0].notified()));
+    assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
+    delivery.silent("frozen", REDELIVERY);
+    delivery.queue("a", waiting("x"));
+    assert!(futures::poll!(&mut first).is_ready(), "it had waited longer");
+    assert_eq!(next(&delivery, frozen), Next::Full);
+    second.await;
+    assert_eq!(next(&delivery, awake), Next::Task(waiting("x")));
+}
+
 #[test]
 fn what_a_subscriber_leaves_behind_goes_to_the_next() {
     let delivery = Delivery::default();

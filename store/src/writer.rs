@@ -337,6 +337,8 @@ impl Writer {
                 Effect::Queued { address, task, version } => self.delivery.queue(&address, Waiting { task, version }),
                 Effect::Taken { task } => self.delivery.taken(&task),
                 Effect::Stale { task, version } => self.delivery.stale(&task, version),
+                Effect::Heard { pid } => self.delivery.heard(&pid),
+                Effect::Expired { pid } => self.delivery.silent(&pid, self.redelivery),
                 Effect::Unblock { address, message } => self.delivery.unblock(&address, message),
                 Effect::Settled { at } => {
                     self.removal.settled(at);

@@ -76,11 +76,13 @@ fn target_dir() -> PathBuf {
 /// Builds the `pawl` binary and answers its path.
 fn build_pawl(release: bool) -> anyhow::Result<PathBuf> {
     let mut build = process::cargo();
-    // The whole workspace's features: what the tests need is built once.
-    build.args(["build", "--locked", "--workspace", "--bin", "pawl"]).current_dir(root());
-    if release {
-        build.arg("--release");
-    }
+    build.args(["build", "--locked", "--bin", "pawl"]).current_dir(root());
+    // Not optimized with the whole workspace's features, optimized with the package's own: what the tests, and what the benchmarks of
+    // the package need is built once.
+    match release {
+        true => build.args(["--release", "--package", "pawl"]),
+        false => build.arg("--workspace"),
+    };
     process::succeed(&mut build)?;
     let profile = if release { "release" } else { "debug" };
     let binary = target_dir().join(profile).join("pawl");

@@ -26,6 +26,10 @@ pub enum Effect {
     Taken { task: String },
     /// A task could not be taken under this version.
     Stale { task: String, version: i64 },
+    /// A lease of a worker ran out.
+    Expired { pid: String },
+    /// A worker showed that it is there.
+    Heard { pid: String },
     /// A promise was settled that somebody listens to.
     Unblock { address: String, message: String },
     /// A promise was settled: its workflow may be removed after the retention time.

@@ -142,6 +142,7 @@ impl State<'_> {
     }
 
     pub(super) fn acquire_task(&mut self, acquire: AcquireTask) -> Sql<Reply> {
+        self.effects.push(Effect::Heard { pid: acquire.pid.clone() });
         let stale = Effect::Stale { task: acquire.id.clone(), version: acquire.version };
         let Some((task, promise)) = self.view.task(&acquire.id)? else {
             self.effects.push(stale);
@@ -234,6 +235,7 @@ impl State<'_> {
         for task in &heartbeat.tasks {
             extend.execute(params![task.id, task.version, heartbeat.pid, self.view.now])?;
         }
+        self.effects.push(Effect::Heard { pid: heartbeat.pid });
         Ok(Reply::empty())
     }
 

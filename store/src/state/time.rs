@@ -4,6 +4,7 @@ use super::{Effect, Removal, State};
 use crate::rows::{PROMISE_COLUMNS, Promise, TASK_COLUMNS, Task};
 use crate::view::Sql;
 use rusqlite::{Connection, params};
+use std::collections::BTreeSet;
 
 impl State<'_> {
     /// Does what is due, a bounded part of it: schedules, timeouts, expired leases, delayed tasks. True if there is more.
@@ -26,6 +27,9 @@ impl State<'_> {
             }
         }
         let expired = self.live_tasks("t.state = 1 AND t.lease_end <= ?1", "t.lease_end", limit)?;
+        // Before what they held is offered again.
+        let holders: BTreeSet<&String> = expired.iter().filter_map(|task| task.pid.as_ref()).collect();
+        self.effects.extend(holders.into_iter().map(|pid| Effect::Expired { pid: pid.clone() }));
         for task in &expired {
             tracing::debug!(task = task.id, version = task.version, "lease expired");
             self.queue(task, task.resumes)?;

@@ -74,3 +74,25 @@ async fn a_listener_is_told() {
     assert_eq!((&message["kind"], &message["data"]["promise"]["id"]), (&json!("unblock"), &json!("p")));
     network.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_that_hangs_held_goes_to_another_when_its_lease_ends() {
+    let scene = scene().await;
+    scene.root("a").await;
+    scene.root("b").await;
+    let (hanging, mut lost, _credits) = worker(&scene.store, 2).await;
+    let (id, version) = delivered(&mut lost).await;
+    // The other one it is handed too, and takes no notice of.
+    delivered(&mut lost).await;
+    scene.ask("task.acquire", json!({"id": id, "version": version, "pid": hanging.pid(), "ttl": 50})).await;
+    let (other, mut messages, _credits) = worker(&scene.store, 2).await;
+    scene.advance(50);
+    // A request, so that the clock is looked at.
+    scene.create("x", i64::MAX, json!({})).await;
+    let mut taken = [delivered(&mut messages).await, delivered(&mut messages).await];
+    taken.sort();
+    assert_eq!(taken, [("a".to_owned(), 1), ("b".to_owned(), 0)]);
+    assert!(lost.try_recv().is_err());
+    hanging.stop().await.unwrap();
+    other.stop().await.unwrap();
+}
