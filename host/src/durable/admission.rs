@@ -123,6 +123,15 @@ impl Executions {
         };
     }
 
+    /// The lease under which an execution that begins now holds the task.
+    pub fn lease(self: &Arc<Self>, task: &str) -> Lease {
+        Lease { executions: self.clone(), task: task.to_owned(), held: self.current(task) }
+    }
+
+    fn current(&self, task: &str) -> Option<Execution> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(task).copied()
+    }
+
     /// Whether a step of the task was begun by an earlier execution, which lost its lease. Once per execution.
     pub fn take_begun_before(&self, task: &str, promise: &str) -> bool {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,6 +160,22 @@ impl Executions {
         drop(under_way);
         self.count.send_replace(count);
         result
+    }
+}
+
+/// The lease of one execution, as far as this process can tell.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    executions: Arc<Executions>,
+    task: String,
+    held: Option<Execution>,
+}
+
+impl Lease {
+    /// Whether the task was given to this process again since, or has ended here: only a lost lease makes that happen to an execution
+    /// that still runs. What it does from now on would be refused by the back end, so it should not begin it.
+    pub fn is_lost(&self) -> bool {
+        self.executions.current(&self.task) != self.held
     }
 }
 

@@ -242,6 +242,26 @@ async fn a_step_that_an_earlier_execution_began_is_told_once() {
 }
 
 #[tokio::test]
+async fn an_execution_knows_that_another_one_here_has_its_place() {
+    let bench = bench(2);
+    bench.begin("a", 0).await;
+    let first = bench.executions.lease("a");
+    assert!(!first.is_lost());
+    bench.execute("a", 0);
+    assert!(!first.is_lost(), "the back end only repeated itself");
+    assert!(bench.execute("a", 1));
+    assert!(first.is_lost(), "its lease ran out");
+    bench.ask("task.acquire", "a", 1).await;
+    let second = bench.executions.lease("a");
+    assert_eq!((first.is_lost(), second.is_lost()), (true, false));
+    bench.ask("task.release", "a", 1).await;
+    assert!(!second.is_lost(), "the end of the first is not its own");
+    bench.ask("task.fulfill", "a", 2).await;
+    assert!(second.is_lost(), "the task is not here any more");
+    assert!(!bench.executions.lease("b").is_lost(), "of what never came through here nothing is known");
+}
+
+#[tokio::test]
 async fn notifications_are_not_the_sdks() {
     let bench = bench(1);
     let message = serde_json::json!({"kind": "unblock", "data": {"promise": {"id": "a", "state": "resolved"}}});

@@ -72,6 +72,7 @@ impl Worker {
             emitter: emitter.clone(),
             once: once.clone(),
             client: client.clone(),
+            executions: executions.clone(),
             lost_leases: LostLeases::new(client.clone(), executions.clone()),
             observer: observer.clone(),
         });

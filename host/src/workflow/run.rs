@@ -8,6 +8,7 @@ use super::start::{Dying, ENTRIES_PER_ROOT, Position, Start};
 use super::steps::{CallArgs, CallStep, CancelStep, EndStep, HandOnStep, PromiseArgs, RootArgs, SignalStep};
 use crate::config::Route;
 use crate::durable::LostLeases;
+use crate::durable::admission::{Executions, Lease};
 use crate::durable::client::{Client, FAR_FUTURE, now_ms};
 use crate::fail_point::reached;
 use crate::plugin::Registry;
@@ -39,6 +40,8 @@ pub struct Deps {
     pub once: Arc<dyn EmitOnce>,
     /// Promises outside of the execution.
     pub client: Client,
+    /// Who holds which workflow.
+    pub executions: Arc<Executions>,
     /// How often a step took its worker with it.
     pub lost_leases: LostLeases,
     /// Who watches.
@@ -57,7 +60,8 @@ impl Durable<Start, End> for MessageWorkflow {
         let ctx = env.into_context();
         let deps = ctx.get_dependency::<Arc<Deps>>().as_ref().clone();
         let mut position = start.position();
-        let mut root = Root { ctx, deps, start: Arc::new(start), entries: 0 };
+        let lease = deps.executions.lease(ctx.origin_id());
+        let mut root = Root { ctx, deps, start: Arc::new(start), lease, entries: 0 };
         while root.entries < ENTRIES_PER_ROOT {
             match root.advance(position).await? {
                 Flow::On(next) => position = next,
@@ -73,6 +77,7 @@ struct Root<'a> {
     ctx: &'a Context,
     deps: Arc<Deps>,
     start: Arc<Start>,
+    lease: Lease,
     entries: usize,
 }
 
@@ -138,6 +143,7 @@ impl Root<'_> {
             deps: self.deps.clone(),
             start: self.start.clone(),
             position: position.clone(),
+            lease: self.lease.clone(),
             ran: ran.clone(),
         };
         let record: StepRecord = self.run(step, CallArgs { step: position.step, attempt: position.attempt }).await?;

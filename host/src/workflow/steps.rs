@@ -10,6 +10,7 @@ use super::run::Deps;
 use super::start::{Position, Start};
 use crate::config::{Delivery, Route};
 use crate::durable::DurableError;
+use crate::durable::admission::Lease;
 use crate::durable::backoff::Backoff;
 use crate::durable::client::{PromiseState, Settle, now_ms};
 use crate::fail_point::reached;
@@ -47,6 +48,8 @@ pub struct CallStep {
     pub deps: Arc<Deps>,
     pub start: Arc<Start>,
     pub position: Position,
+    /// What the execution holds its task by.
+    pub lease: Lease,
     /// Set when the call ran in this execution, not in the one whose checkpoint is replayed.
     pub ran: Arc<AtomicBool>,
 }
@@ -101,6 +104,10 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         let Ok(turn) = tokio::time::timeout(TURN_WAIT, version.turn(grants)).await else {
             return Ok(crowded("the places for calls"));
         };
+        // An execution that was held up for so long that its step may have been run by the next one. Its checkpoint will be refused.
+        if self.lease.is_lost() {
+            return Ok(put_off("another execution has taken its place".to_owned(), lost));
+        }
         let digest = version.digest().to_string();
         self.deps
             .observer
