@@ -209,14 +209,18 @@ impl Eyes {
     }
 }
 
-/// The folder, if it is there, and the nearest folder above it.
+/// The folder, if it is there; and the nearest folder above it if it is not, or if it is a link, which somebody may turn elsewhere. Only
+/// then: the store's file often lies above, and each of its writes would be an event.
 fn targets(dir: &Path) -> Vec<Target> {
     let target = |path: &Path| {
         let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
         Some(Target { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
     };
-    let above = dir.ancestors().skip(1).find_map(target);
-    target(dir).into_iter().chain(above).collect()
+    let folder = target(dir);
+    let linked = fs::symlink_metadata(dir).is_ok_and(|metadata| metadata.is_symlink());
+    let above = || dir.ancestors().skip(1).find_map(target);
+    let above = if folder.is_none() || linked { above() } else { None };
+    folder.into_iter().chain(above).collect()
 }
 
 /// Whether an event is about the folder, what lies in it or a folder that leads to it. Reading is not an event: we read ourselves.

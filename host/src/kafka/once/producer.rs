@@ -11,6 +11,7 @@ use crate::kafka::report::Reporter;
 use crate::workflow::emit::{OnceError, Outgoing};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,10 @@ const BATCH: usize = 256;
 /// Events in one transaction, and their bytes, unless one emission alone has more.
 const EVENTS: usize = 1000;
 const BYTES: usize = 8 << 20;
+/// A transaction begins when for so long no emission has come, or after this much at most: each costs the broker and this process about
+/// as much as handling ten events does, and a workflow alone waits no longer than it would for the commit anyway.
+const LULL: Duration = Duration::from_millis(3);
+const GATHER: Duration = Duration::from_millis(10);
 
 /// What the task is asked for.
 pub enum Request {
@@ -73,6 +78,7 @@ impl Producer {
             if !goes_on {
                 break;
             }
+            gather(&mut requests, &mut batch).await;
             let mut emissions = Vec::new();
             if self.again_at.is_some_and(|at| at <= Instant::now()) {
                 self.again_at = None;
@@ -175,6 +181,20 @@ impl Producer {
             self.backoff = Backoff::for_outage();
         }
         true
+    }
+}
+
+/// Takes the emissions that come while there are more of them, so that they share a transaction.
+async fn gather(requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) {
+    let all_emit = |batch: &[Request]| batch.iter().all(|request| matches!(request, Request::Emit { .. }));
+    let until = Instant::now() + GATHER;
+    while !batch.is_empty() && batch.len() < BATCH && all_emit(batch) {
+        let lull = until.min(Instant::now() + LULL);
+        let room = BATCH - batch.len();
+        match tokio::time::timeout_at(lull, requests.recv_many(batch, room)).await {
+            Ok(taken) if taken > 0 => {}
+            _ => break,
+        }
     }
 }
 
