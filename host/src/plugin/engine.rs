@@ -123,8 +123,8 @@ impl Engine {
                 (component, Some(compiled_in))
             }
         };
-        let pre = fit::check(&component, &inner.linker, routes)?;
-        Ok(Arc::new(Version::new(name, digest, bytes.len(), compiled_in, pre, self.clone())))
+        let handler = fit::check(&component, &inner.linker, routes)?;
+        Ok(Arc::new(Version::new(name, digest, bytes.len(), compiled_in, handler, self.clone())))
     }
 }
 
@@ -148,6 +148,23 @@ fn config(slots: u32) -> Config {
         .max_memories_per_module(most::MEMORIES)
         .table_elements(most::TABLE_ELEMENTS)
         .max_memory_size(MEMORY_RESERVATION as usize);
+    let x = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<usize>().ok());
+    if let Some(n) = x("X_MEM") {
+        pool.linear_memory_keep_resident(n);
+    }
+    if let Some(n) = x("X_TABLE") {
+        pool.table_keep_resident(n);
+    }
+    if let Some(n) = x("X_BATCH") {
+        pool.decommit_batch_size(n);
+    }
+    if let Some(n) = x("X_WARM") {
+        pool.max_unused_warm_slots(n as u32);
+    }
+    if x("X_SCAN").is_some() {
+        pool.pagemap_scan(wasmtime::Enabled::Auto);
+        println!("scan {}", PoolingAllocationConfig::is_pagemap_scan_available());
+    }
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))

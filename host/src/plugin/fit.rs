@@ -1,11 +1,11 @@
 //! Whether a compiled component fits the host: it exports the handler, and the host offers what it imports.
 
-use super::bindings::{HANDLER, HANDLER_VERSION, PluginPre, wit};
+use super::bindings::{HANDLER, HANDLER_VERSION};
 use super::capabilities::{self, State, satisfies};
 use super::error::LoadError;
 use super::grants::Grants;
+use super::handler::Handler;
 use std::sync::Arc;
-use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker};
 
 /// Answers what calls start from, or every fault at once. Each of `routes` must give what the component imports.
@@ -13,25 +13,15 @@ pub(super) fn check(
     component: &Component,
     linker: &Linker<State>,
     routes: &[Arc<Grants>],
-) -> Result<PluginPre<State>, LoadError> {
+) -> Result<Handler, LoadError> {
     let refused = routes.iter().flat_map(|route| grant_faults(component, route));
     let faults: Vec<String> =
         export_fault(component).into_iter().chain(import_fault(component)).chain(refused).collect();
     if !faults.is_empty() {
         return Err(LoadError::Unfit(faults));
     }
-    let unfit = |e: wasmtime::Error| LoadError::Unfit(vec![format!("{e:#}")]);
-    let pre = linker.instantiate_pre(component).map_err(unfit)?;
-    let handler = format!("{HANDLER}@{HANDLER_VERSION}");
-    let handle =
-        component.get_export_index(None, &handler).and_then(|instance| component.get_export(Some(&instance), "handle"));
-    let Some((ComponentItem::ComponentFunc(handle), _)) = handle else {
-        return Err(LoadError::Unfit(vec![format!("its {handler} has no function `handle`")]));
-    };
-    handle
-        .typecheck::<(&wit::Message, &wit::Progress), (Result<wit::Outcome, wit::Failure>,)>(&pre.instance_type())
-        .map_err(|e| LoadError::Unfit(vec![format!("`handle` of its {handler} is of another type: {e:#}")]))?;
-    PluginPre::new(pre).map_err(unfit)
+    let pre = linker.instantiate_pre(component).map_err(|e| LoadError::Unfit(vec![format!("{e:#}")]))?;
+    Handler::new(pre)
 }
 
 fn export_fault(component: &Component) -> Option<String> {

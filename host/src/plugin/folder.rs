@@ -76,8 +76,8 @@ pub(super) fn list(dir: &Path) -> io::Result<Option<BTreeMap<String, Found>>> {
     Ok(Some(found))
 }
 
-/// Editors' temporary files and backups begin or end with one of a few signs.
-fn plugin_name(path: &Path) -> Option<&str> {
+/// The plugin that a file is of, if it counts. Editors' temporary files and backups begin or end with one of a few signs.
+pub(super) fn plugin_name(path: &Path) -> Option<&str> {
     let name = path.file_stem()?.to_str()?;
     let counts = path.extension()? == EXTENSION && !name.starts_with(['.', '~', '#']);
     counts.then_some(name)

@@ -1,5 +1,6 @@
 //! What a route gives to its plugin: settings, bounds, and what it may reach. Shared by all calls of the route.
 
+use super::capabilities::config::Settings;
 use super::capabilities::http::Http;
 use super::error::GrantError;
 use super::gate::Gate;
@@ -7,14 +8,14 @@ use super::lanes::Cost;
 use super::log_budget::LogBudget;
 use super::sql::{Databases, Sql};
 use crate::config::{Allow, Limits, Route};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The grants of one route.
 #[derive(Debug)]
 pub struct Grants {
-    pub(super) route: String,
-    pub(super) config: BTreeMap<String, String>,
+    pub(super) route: Arc<str>,
+    pub(super) config: Settings,
     pub(super) limits: Limits,
     pub(super) allow: Allow,
     pub(super) calls: Gate,
@@ -34,8 +35,8 @@ impl Grants {
             log: Arc::new(LogBudget::new(route.limits.log_rate)),
             http: Http::new(name, &route.allow, &route.limits)?,
             sql: Sql::new(name, &route.allow.sql, databases),
-            route: name.clone(),
-            config: route.config.0.clone(),
+            route: name.as_str().into(),
+            config: Settings::new(&route.config.0),
             limits: route.limits.clone(),
             allow: route.allow.clone(),
         }))

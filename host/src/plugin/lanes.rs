@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::instrument::WithSubscriber;
@@ -18,6 +18,9 @@ const NICE: i32 = 12;
 const HEAVY: Duration = Duration::from_millis(1);
 /// What a call counts for that failed, besides what it computed: a route that fails gives way to those that get on.
 const FAILED: Duration = Duration::from_millis(10);
+/// A call that is on for no longer at a time costs no more than that, whoever else had the processor meanwhile: it is not worth asking
+/// the system, which takes a twentieth of a small call.
+const BRIEF: Duration = Duration::from_micros(200);
 /// The share of one call in the average, as a power of two.
 const SHARE: u32 = 3;
 
@@ -60,7 +63,7 @@ impl Lanes {
         long: Long,
         cost: &Arc<Cost>,
     ) -> Option<T> {
-        let mut call = Metered { call: Box::pin(call), used: Duration::ZERO, cost: cost.clone() };
+        let mut call = Metered { call: Box::pin(call), used: Duration::ZERO, brief: true, cost: cost.clone() };
         let here = !cost.is_heavy();
         let done = async {
             poll_fn(|context| match Pin::new(&mut call).poll(context) {
@@ -91,6 +94,8 @@ impl Drop for Lanes {
 #[derive(Debug, Default)]
 pub(super) struct Cost {
     nanoseconds: AtomicU64,
+    /// Whether the last call was more than brief, so that the next one is measured exactly.
+    exact: AtomicBool,
 }
 
 impl Cost {
@@ -115,6 +120,7 @@ impl Cost {
 struct Metered<F> {
     call: Pin<Box<F>>,
     used: Duration,
+    brief: bool,
     cost: Arc<Cost>,
 }
 
@@ -122,9 +128,19 @@ impl<F: Future> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let begun = processor_time();
+        let exact = self.cost.exact.load(Ordering::Relaxed).then(processor_time);
+        let begun = Instant::now();
         let polled = self.call.as_mut().poll(context);
-        self.used += processor_time().saturating_sub(begun);
+        let on = begun.elapsed();
+        if on > BRIEF {
+            self.brief = false;
+            self.cost.exact.store(true, Ordering::Relaxed);
+        }
+        self.used += match exact {
+            Some(begun) => processor_time().saturating_sub(begun),
+            // Of the first that is longer is known only that much; it is long again at the next tick.
+            None => on.min(BRIEF),
+        };
         polled
     }
 }
@@ -132,6 +148,9 @@ impl<F: Future> Future for Metered<F> {
 impl<F> Drop for Metered<F> {
     fn drop(&mut self) {
         self.cost.add(self.used);
+        if self.brief {
+            self.cost.exact.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -205,9 +224,13 @@ mod tests {
         let wait = tokio::time::sleep(Duration::from_millis(100));
         lanes.drive(wait, Long::default(), &cost).await.unwrap();
         assert!(!cost.is_heavy());
+        // As a component does: it makes room at each tick.
         let compute = async {
-            let begun = processor_time();
-            while processor_time() - begun < Duration::from_millis(50) {}
+            for _ in 0..10 {
+                let begun = processor_time();
+                while processor_time() - begun < Duration::from_millis(5) {}
+                tokio::task::yield_now().await;
+            }
         };
         lanes.drive(compute, Long::default(), &cost).await.unwrap();
         assert!(cost.is_heavy());

@@ -11,9 +11,11 @@ mod fit;
 mod folder;
 mod gate;
 mod grants;
+mod handler;
 mod lanes;
 mod limits;
 mod log_budget;
+mod log_line;
 mod output;
 mod registry;
 mod reload;
@@ -38,6 +40,10 @@ mod call_tests;
 mod http_tests;
 #[cfg(test)]
 mod load_tests;
+#[cfg(test)]
+mod released_tests;
+#[cfg(test)]
+mod reload_tests;
 #[cfg(test)]
 mod sql_access_tests;
 #[cfg(test)]

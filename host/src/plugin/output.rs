@@ -2,12 +2,14 @@
 
 use super::limits::size;
 use super::log_budget::{LogBudget, Verdict};
+use super::log_line::LogLine;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 use tokio_util::bytes::Bytes;
+use tracing::Level;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
@@ -30,13 +32,14 @@ pub(super) enum Stream {
 /// What the lines carry.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
+    pub(super) route: Arc<str>,
     pub(super) workflow: String,
     pub(super) plugin: Arc<str>,
     pub(super) step: u64,
 }
 
 struct Lines {
-    source: Source,
+    source: Arc<Source>,
     budget: Arc<LogBudget>,
     limit: usize,
     left: usize,
@@ -47,7 +50,7 @@ struct Lines {
 
 impl Output {
     /// `limit`: bytes of both streams together; the rest is cut off. `budget`: of all calls of the route.
-    pub(super) fn new(source: Source, limit: usize, budget: Arc<LogBudget>) -> Self {
+    pub(super) fn new(source: Arc<Source>, limit: usize, budget: Arc<LogBudget>) -> Self {
         let lines = Lines { source, budget, limit, left: limit, cut: false, stdout: Vec::new(), stderr: Vec::new() };
         Output(Arc::new(Mutex::new(lines)))
     }
@@ -118,24 +121,51 @@ impl Lines {
     }
 
     fn log(&self, stream: Stream, line: &[u8]) {
-        let Source { workflow, plugin, step } = &self.source;
+        let Source { route, workflow, plugin, step } = self.source.as_ref();
+        let (route, plugin) = (route.as_ref(), plugin.as_ref());
         match self.budget.take(line.len()) {
             Verdict::Drop => return,
             Verdict::Log { dropped: 0 } => {}
             Verdict::Log { dropped } => tracing::warn!(
                 target: "pawl::plugin",
-                plugin = plugin.as_ref(),
+                route,
+                plugin,
                 "[{dropped} lines of the route were dropped: it logs more than `limits.log-rate` in pawl.toml]"
             ),
         }
-        let (plugin, line) = (plugin.as_ref(), printable(line));
-        match stream {
-            Stream::Stdout => {
-                tracing::info!(target: "pawl::plugin", workflow, plugin, step, stream = "stdout", "{line}");
-            }
-            Stream::Stderr => {
-                tracing::warn!(target: "pawl::plugin", workflow, plugin, step, stream = "stderr", "{line}");
-            }
+        let LogLine { level, message, fields } = LogLine::read(line);
+        let stream_name = stream.name();
+        // The level of an event is fixed where it stands.
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "pawl::plugin", route, workflow, plugin, step, stream = stream_name, fields, "{message}"
+                )
+            };
+        }
+        match level.unwrap_or(stream.level()) {
+            Level::TRACE => log!(trace),
+            Level::DEBUG => log!(debug),
+            Level::INFO => log!(info),
+            Level::WARN => log!(warn),
+            Level::ERROR => log!(error),
+        }
+    }
+}
+
+impl Stream {
+    fn name(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        }
+    }
+
+    /// Of a line that names none. What reaches stderr without one is a panic, a trace, a runtime's complaint.
+    fn level(self) -> Level {
+        match self {
+            Stream::Stdout => Level::INFO,
+            Stream::Stderr => Level::WARN,
         }
     }
 }
@@ -149,16 +179,6 @@ impl Drop for Lines {
 /// Where to split so that no character is torn apart: at most `at`, unless the bytes are no UTF-8 anyway.
 fn boundary(bytes: &[u8], at: usize) -> usize {
     (at - 3..=at).rev().find(|&at| bytes[at] & 0xc0 != 0x80).unwrap_or(at)
-}
-
-/// The text of a line without what could forge another line or drive a terminal.
-fn printable(line: &[u8]) -> String {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let mut text = String::with_capacity(line.len());
-    for c in String::from_utf8_lossy(line).chars() {
-        if c.is_control() && c != '\t' { text.extend(c.escape_default()) } else { text.push(c) }
-    }
-    text
 }
 
 impl IsTerminal for Writer {
@@ -216,10 +236,11 @@ impl AsyncWrite for Writer {
 mod tests {
     use super::*;
     use crate::plugin::testing::Logs;
+    use serde_json::json;
 
     fn output(limit: usize) -> Output {
-        let source = Source { workflow: "records/7".to_owned(), plugin: "p".into(), step: 3 };
-        Output::new(source, limit, Arc::new(LogBudget::new(1 << 20)))
+        let source = Source { route: "records".into(), workflow: "records/7".to_owned(), plugin: "p".into(), step: 3 };
+        Output::new(Arc::new(source), limit, Arc::new(LogBudget::new(1 << 20)))
     }
 
     fn messages(limit: usize, writes: &[(Stream, &[u8])]) -> Vec<String> {
@@ -239,16 +260,46 @@ mod tests {
     }
 
     #[test]
-    fn lines_carry_workflow_plugin_step_and_stream() {
+    fn lines_carry_route_workflow_plugin_step_and_stream() {
         let logs = Logs::capture();
         output(100).stream(Stream::Stderr).append(b"oops\n");
         let line = logs.lines().into_iter().find(|line| line["target"] == "pawl::plugin").unwrap();
         assert_eq!(line["level"], "WARN");
-        let fields = &line["fields"];
+        let carried = json!({"route": "records", "workflow": "records/7", "plugin": "p", "step": 3, "stream": "stderr", "message": "oops"});
+        assert_eq!(line["fields"], carried);
+    }
+
+    #[test]
+    fn lines_have_the_level_that_they_name_or_that_of_their_stream() {
+        use Stream::{Stderr, Stdout};
+        let logs = Logs::capture();
+        for (stream, line) in [
+            (Stdout, "there"),
+            (Stderr, "there"),
+            (Stdout, "ERROR: gone"),
+            (Stderr, "[info] there"),
+            (Stderr, r#"{"level":"error","msg":"gone","id":7}"#),
+            // Below what is logged.
+            (Stderr, "level=debug there"),
+        ] {
+            output(1000).stream(stream).append(format!("{line}\n").as_bytes());
+        }
+        let lines = logs.lines();
+        let told: Vec<_> = lines
+            .iter()
+            .map(|line| (line["level"].as_str().unwrap(), line["fields"]["message"].as_str().unwrap()))
+            .collect();
         assert_eq!(
-            (&fields["workflow"], &fields["plugin"], &fields["step"], &fields["stream"], &fields["message"]),
-            (&"records/7".into(), &"p".into(), &3.into(), &"stderr".into(), &"oops".into())
+            told,
+            [
+                ("INFO", "there"),
+                ("WARN", "there"),
+                ("ERROR", "ERROR: gone"),
+                ("INFO", "[info] there"),
+                ("ERROR", "gone")
+            ]
         );
+        assert_eq!(lines[4]["fields"]["fields"], r#"{"id":7}"#);
     }
 
     #[test]

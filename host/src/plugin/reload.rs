@@ -6,16 +6,16 @@ use super::folder::{self, Content, Found, Stamp};
 use super::limits::size;
 use super::registry::{Entry, Refusal, Registry};
 use super::version::Version;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A file that stood still for this long has been written.
+/// Of a file whose writer was not seen to finish (not every file system tells): one that stood still for this long is worth reading.
 const QUIET: Duration = Duration::from_millis(100);
-/// A file that is not whole and stood still for this long will not become whole by itself.
+/// A file that is no component and stood still for this long will not become one by itself.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Within the grain of a file system's clock two contents can have the same stamp, so what is this young is read once more.
 const GRAIN: Duration = Duration::from_secs(1);
@@ -43,13 +43,29 @@ struct Seen {
     since: Instant,
     /// When to read it; `None` until it changes.
     due: Option<Instant>,
+    /// Whoever wrote it has closed it or renamed it into place, or has not touched it for long.
+    finished: bool,
     gone_since: Option<Instant>,
 }
 
 impl Seen {
     fn new(stamp: Stamp, now: Instant) -> Self {
         let due = if stamp.is_younger_than(QUIET) { now + QUIET } else { now };
-        Seen { stamp, since: now, due: Some(due), gone_since: None }
+        Seen { finished: !stamp.is_younger_than(PATIENCE), stamp, since: now, due: Some(due), gone_since: None }
+    }
+}
+
+/// How long a file that can't be loaded may still become one that can.
+struct Patience {
+    until: Instant,
+    finished: bool,
+}
+
+impl Patience {
+    /// A finished file may be one that is written piece by piece, each appended and closed. One that is not may hold anything: its
+    /// length may be there before its content.
+    fn with(self, error: &LoadError) -> Option<Instant> {
+        (error.is_incomplete() || !self.finished).then_some(self.until)
     }
 }
 
@@ -61,8 +77,14 @@ impl Reloader {
         Reloader { engine, dir, registry, seen: HashMap::new(), folder: Folder::Unknown }
     }
 
-    /// Loads what is ready; with `now`, all that is there. Answers when to look again even if nothing changes.
-    pub(super) async fn look(&mut self, listing: Listing, at_once: bool) -> Option<Instant> {
+    /// Loads what is ready; with `at_once`, all that is there. `finished`: the plugins whose files have just been finished. Answers when
+    /// to look again even if nothing changes.
+    pub(super) async fn look(
+        &mut self,
+        listing: Listing,
+        at_once: bool,
+        finished: &HashSet<String>,
+    ) -> Option<Instant> {
         let files = self.tell_folder(listing)?;
         let now = Instant::now();
         for (name, file) in &files {
@@ -71,10 +93,13 @@ impl Reloader {
                 *seen = Seen::new(file.stamp.clone(), now);
             }
             seen.gone_since = None;
-            let since = seen.since;
+            if finished.contains(name) {
+                (seen.due, seen.finished) = (Some(now), true);
+            }
             if at_once || seen.due.is_some_and(|due| due <= now) {
-                let patient_until = since + PATIENCE;
-                let due = self.read(name, file, (!at_once && now < patient_until).then_some(patient_until)).await;
+                let until = seen.since + PATIENCE;
+                let patience = (!at_once && now < until).then_some(Patience { until, finished: seen.finished });
+                let due = self.read(name, file, patience).await;
                 if let Some(seen) = self.seen.get_mut(name) {
                     seen.due = due;
                 }
@@ -150,8 +175,8 @@ impl Reloader {
         next
     }
 
-    /// Answers when to read the file again. `patient_until`: a file that is not whole is not complained about before then.
-    async fn read(&mut self, name: &str, file: &Found, patient_until: Option<Instant>) -> Option<Instant> {
+    /// Answers when to read the file again. With `patience`, a file that may still be written is not complained about.
+    async fn read(&mut self, name: &str, file: &Found, patience: Option<Patience>) -> Option<Instant> {
         let reading = file.clone();
         let content = tokio::task::spawn_blocking(move || folder::read(&reading)).await;
         let again = file.stamp.is_younger_than(GRAIN).then(|| Instant::now() + GRAIN);
@@ -181,12 +206,14 @@ impl Reloader {
         }
         match self.engine.load_for(name, bytes, digest, self.registry.routes().of_plugin(name)).await {
             Ok(version) => self.swap(name, entry, version),
-            Err(e) if e.is_incomplete() && patient_until.is_some() => return patient_until,
-            // Not the file's fault: it is tried again when it changes, or the worker is started again.
-            Err(e @ LoadError::Compiler(_)) => {
-                self.refuse(name, file, entry, Refusal { digest: None, reason: e.to_string() });
+            Err(e) => {
+                if let Some(until) = patience.and_then(|patience| patience.with(&e)) {
+                    return Some(until);
+                }
+                // That one is not the file's fault: it is tried again when it changes, or the worker is started again.
+                let digest = (!matches!(e, LoadError::Compiler(_))).then_some(digest);
+                self.refuse(name, file, entry, Refusal { digest, reason: e.to_string() });
             }
-            Err(e) => self.refuse(name, file, entry, Refusal { digest: Some(digest), reason: e.to_string() }),
         }
         again
     }

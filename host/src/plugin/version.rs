@@ -1,12 +1,13 @@
 //! One loaded version of a plugin, and the calls of it.
 
-use super::bindings::{HANDLER, HANDLER_VERSION, PluginPre, wit};
+use super::bindings::{HANDLER, HANDLER_VERSION, wit};
 use super::capabilities::{State, missing_grants};
 use super::contract::{Failure, Message, Outcome, Progress};
 use super::digest::Digest;
 use super::engine::Engine;
 use super::gate::{Pass, Waits};
 use super::grants::Grants;
+use super::handler::Handler;
 use super::lanes::Long;
 use super::limits::{self, Breach, Limiter};
 use super::output::Source;
@@ -30,7 +31,7 @@ pub struct Version {
     size: usize,
     compiled_in: Option<Duration>,
     imports: Vec<String>,
-    pre: PluginPre<State>,
+    handler: Handler,
     engine: Engine,
 }
 
@@ -65,12 +66,12 @@ impl Version {
         digest: Digest,
         size: usize,
         compiled_in: Option<Duration>,
-        pre: PluginPre<State>,
+        handler: Handler,
         engine: Engine,
     ) -> Self {
-        let component = pre.instance_pre().component();
+        let component = handler.component();
         let imports = component.component_type().imports(component.engine()).map(|(name, _)| name.to_owned()).collect();
-        Version { name, digest, size, compiled_in, imports, pre, engine }
+        Version { name, digest, size, compiled_in, imports, handler, engine }
     }
 
     /// The plugin's name.
@@ -129,7 +130,7 @@ impl Version {
     pub async fn call_in(self: &Arc<Self>, turn: Turn, call: Call<'_>) -> Reply {
         let (waits, grants, Turn { pass, permit }) = (Waits::default(), call.grants.clone(), turn);
         let begun = Instant::now();
-        let (key, again) = (sql::key(&call.progress.step_key, call.progress.run), call.progress.again);
+        let (step_key, run, again) = (call.progress.step_key.clone(), call.progress.run, call.progress.again);
         let (result, effects) = match permit {
             Ok(permit) => self.run(call, waits, (pass, permit)).await,
             Err(_closed) => (Err(Fault::Other("the engine is shutting down".to_owned())), None),
@@ -142,7 +143,7 @@ impl Version {
             }
         };
         let result = match effects {
-            Some(effects) => effects.settle(result, &key, again).await,
+            Some(effects) => effects.settle(result, &sql::key(&step_key, run), again).await,
             None => result,
         };
         if result.is_err() {
@@ -163,11 +164,11 @@ impl Version {
         let mut store = self.store(progress, grants, &Waits::default(), Duration::from_secs(3600), Long::default());
         store.set_hostcall_fuel(usize::MAX);
         let calls = async {
-            let plugin = self.pre.instantiate_async(&mut store).await?;
+            let instance = self.handler.instantiate(&mut store).await?;
             let begun = Instant::now();
             for _ in 0..count {
                 let (message, progress) = (wit::Message::from(message), wit::Progress::from(progress.clone()));
-                let _ = plugin.pawl_worker_handler().call_handle(&mut store, &message, &progress).await?;
+                let _ = instance.call(&mut store, &message, &progress).await?;
             }
             Ok::<_, wasmtime::Error>(begun.elapsed())
         };
@@ -183,8 +184,13 @@ impl Version {
         time: Duration,
         long: Long,
     ) -> Store<State> {
-        let source = Source { workflow: progress.workflow_id.clone(), plugin: self.name.clone(), step: progress.step };
-        let mut store = Store::new(&self.engine.0.engine, State::new(grants, source, waits));
+        let source = Source {
+            route: grants.route.clone(),
+            workflow: progress.workflow_id.clone(),
+            plugin: self.name.clone(),
+            step: progress.step,
+        };
+        let mut store = Store::new(&self.engine.0.engine, State::new(grants, Arc::new(source), waits));
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(limits::lift_fuel(&grants.limits));
         bound_cpu_time(&mut store, time, long);
@@ -210,8 +216,8 @@ impl Version {
             // Declared after the place, so dropped before it.
             let mut store = store;
             let result = async {
-                let plugin = version.pre.instantiate_async(&mut store).await?;
-                plugin.pawl_worker_handler().call_handle(&mut store, &message, &progress).await
+                let instance = version.handler.instantiate(&mut store).await?;
+                instance.call(&mut store, &message, &progress).await
             };
             let result = result.await.map_err(|error| Fault::new(&error, &store.data().limiter, &grants.limits));
             (result, store.data_mut().effects.take())
@@ -220,7 +226,7 @@ impl Version {
         match tokio::time::timeout(limits.time, self.engine.0.lanes.drive(called, long, cost)).await {
             Ok(Some((result, effects))) => {
                 let checked = |result| limits::check_output(&result, limits).map(|()| result).map_err(Fault::Breach);
-                (result.and_then(checked), Some(effects))
+                (result.and_then(checked), effects)
             }
             Ok(None) => (Err(Fault::Other("broke off (a fault of pawl, or it is shutting down)".to_owned())), None),
             // What it did to databases is undone with it.

@@ -9,6 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -133,6 +134,29 @@ async fn a_half_written_file_is_used_once_it_is_whole() {
     assert_eq!(folder.digest("p"), Some(Digest::of(&a())));
     file.write_all(end).unwrap();
     folder.uses("p", &bytes).await;
+    assert_eq!(folder.registry.status()[0].refused, None);
+    folder.watch.shutdown().await;
+}
+
+/// Neither what grows nor what has its whole length from the beginning comes into use before it is whole.
+#[tokio::test]
+async fn who_writes_slowly_is_waited_for() {
+    let folder = Folder::with("p.wasm", &a()).await;
+    folder.uses("p", &a()).await;
+    for (bytes, old, reserve) in [(b(), a(), false), (a(), b(), true)] {
+        let (begin, end) = bytes.split_at(bytes.len() / 2);
+        let mut file = File::create(folder.path("p.wasm")).unwrap();
+        if reserve {
+            file.set_len(bytes.len() as u64).unwrap();
+        }
+        file.write_all(begin).unwrap();
+        // Longer than a file has to stand still to be read.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(folder.digest("p"), Some(Digest::of(&old)));
+        file.write_all(end).unwrap();
+        drop(file);
+        folder.uses("p", &bytes).await;
+    }
     assert_eq!(folder.registry.status()[0].refused, None);
     folder.watch.shutdown().await;
 }

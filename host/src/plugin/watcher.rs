@@ -2,15 +2,16 @@
 
 use super::engine::Engine;
 use super::error::RegistryError;
-use super::folder;
+use super::folder::{self, plugin_name};
 use super::registry::Registry;
 use super::reload::{Listing, Reloader};
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -71,7 +72,7 @@ pub(super) async fn start(engine: Engine, dir: PathBuf, registry: Registry) -> R
     let (eyes, listing) = eyes.look(dir.clone()).await.map_err(|e| unreadable(std::io::Error::other(e)))?;
     let listing = listing.map_err(unreadable)?;
     let mut reloader = Reloader::new(engine, dir.clone(), registry);
-    let next = reloader.look(Ok(listing), false).await;
+    let next = reloader.look(Ok(listing), false, &HashSet::new()).await;
 
     let stop = CancellationToken::new();
     // One at a time: who asks waits for the answer.
@@ -95,14 +96,18 @@ async fn watch(
             biased;
             () = stop.cancelled() => return,
             Some(asked) = asked.recv() => answer = Some(asked),
-            () = eyes.changed.notified() => {
+            () = eyes.told.finished.notified() => {}
+            () = eyes.told.changed.notified() => {
                 tokio::select! {
                     () = stop.cancelled() => return,
+                    () = eyes.told.finished.notified() => {}
                     () = tokio::time::sleep(BURST) => {}
                 }
             }
             () = tokio::time::sleep_until(next.map_or(rescan, |next| next.min(rescan))) => {}
         }
+        // Before the folder is listed: a file that is written again after that is told again.
+        let finished = eyes.told.take();
         let listing;
         (eyes, listing) = match eyes.look(dir.clone()).await {
             Ok(looked) => looked,
@@ -111,7 +116,7 @@ async fn watch(
                 return;
             }
         };
-        next = reloader.look(listing, answer.is_some()).await;
+        next = reloader.look(listing, answer.is_some(), &finished).await;
         if let Some(answer) = answer {
             let _ = answer.send(());
         }
@@ -122,11 +127,55 @@ async fn watch(
 struct Eyes {
     /// Absolute, links not resolved.
     dir: PathBuf,
-    changed: Arc<Notify>,
+    told: Arc<Told>,
     /// Absent when the system has none to give.
     watcher: Option<RecommendedWatcher>,
     watched: Vec<Target>,
     complained: bool,
+}
+
+/// What the system has told and nobody has looked at yet.
+#[derive(Default)]
+struct Told {
+    changed: Notify,
+    finished: Notify,
+    /// The plugins whose file was closed by who wrote it, or renamed into place, and not written to since.
+    plugins: Mutex<HashSet<String>>,
+}
+
+impl Told {
+    fn tell(&self, event: &notify::Result<Event>, dir: &Path) {
+        let Ok(event) = event else { return self.changed.notify_one() };
+        if !concerns(event, dir) {
+            return;
+        }
+        let names = event.paths.iter().filter(|path| path.parent() == Some(dir)).filter_map(|path| plugin_name(path));
+        let mut finished = false;
+        match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+                for name in names {
+                    self.lock().insert(name.to_owned());
+                    finished = true;
+                }
+            }
+            EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Data(_)) => {
+                names.for_each(|name| {
+                    self.lock().remove(name);
+                });
+            }
+            _ => {}
+        }
+        if finished { self.finished.notify_one() } else { self.changed.notify_one() }
+    }
+
+    fn take(&self) -> HashSet<String> {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.plugins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A folder as it was when it was watched: another one may have its name now.
@@ -139,14 +188,10 @@ struct Target {
 
 impl Eyes {
     fn open(dir: PathBuf) -> Self {
-        let changed = Arc::new(Notify::new());
-        let (notify, of) = (changed.clone(), dir.clone());
-        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.as_ref().map_or(true, |event| concerns(event, &of)) {
-                notify.notify_one();
-            }
-        });
-        let mut eyes = Eyes { dir, changed, watcher: None, watched: Vec::new(), complained: false };
+        let told = Arc::new(Told::default());
+        let (tell, of) = (told.clone(), dir.clone());
+        let watcher = notify::recommended_watcher(move |event| tell.tell(&event, &of));
+        let mut eyes = Eyes { dir, told, watcher: None, watched: Vec::new(), complained: false };
         match watcher {
             Ok(watcher) => eyes.watcher = Some(watcher),
             Err(e) => eyes.complain(&e),

@@ -132,12 +132,12 @@ pub(in crate::plugin) struct State {
 
 struct Hooks {
     grants: Arc<Grants>,
-    source: Source,
+    source: Arc<Source>,
     waits: Waits,
 }
 
 impl State {
-    pub(in crate::plugin) fn new(grants: &Arc<Grants>, source: &Source, waits: &Waits) -> State {
+    pub(in crate::plugin) fn new(grants: &Arc<Grants>, source: &Arc<Source>, waits: &Waits) -> State {
         let hooks = Hooks { grants: grants.clone(), source: source.clone(), waits: waits.clone() };
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(HEADERS);
@@ -166,9 +166,9 @@ impl WasiHttpHooks for Hooks {
         Box::new(async move {
             let response = send(&grants, request, options, &waits).await;
             let response = response.inspect_err(|refused| {
-                let Source { workflow, plugin, step } = &source;
-                let plugin = plugin.as_ref();
-                tracing::warn!(target: "pawl::http", workflow, plugin, step, "HTTP request failed: {}", refused.reason);
+                let Source { route, workflow, plugin, step } = source.as_ref();
+                let (route, plugin) = (route.as_ref(), plugin.as_ref());
+                tracing::warn!(target: "pawl::http", route, workflow, plugin, step, "HTTP request failed: {}", refused.reason);
             });
             let (response, pass) = response.map_err(|refused| refused.error)?;
             // Dropped with the response's body: until then the request is under way.

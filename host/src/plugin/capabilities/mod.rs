@@ -1,6 +1,6 @@
 //! What the host offers to components: one file per capability, all of the same shape, named once in [`ALL`].
 
-mod config;
+pub(super) mod config;
 pub(super) mod http;
 mod sql;
 mod wasi;
@@ -8,7 +8,7 @@ mod wasi;
 use super::gate::Waits;
 use super::grants::Grants;
 use super::limits::Limiter;
-use super::output::{Output, Source};
+use super::output::Source;
 use super::sql::Effects;
 use crate::config::Allow;
 use std::collections::BTreeSet;
@@ -38,19 +38,21 @@ const ALL: &[Capability] = &[wasi::CAPABILITY, config::CAPABILITY, http::CAPABIL
 pub(super) struct State {
     pub(super) limiter: Limiter,
     pub(super) effects: Effects,
+    grants: Arc<Grants>,
+    source: Arc<Source>,
     wasi: wasi::State,
-    config: config::State,
     http: http::State,
 }
 
 impl State {
-    pub(super) fn new(grants: &Arc<Grants>, source: Source, waits: &Waits) -> Self {
+    pub(super) fn new(grants: &Arc<Grants>, source: Arc<Source>, waits: &Waits) -> Self {
         State {
             limiter: Limiter::new(&grants.limits),
-            config: config::State::new(&grants.config),
             http: http::State::new(grants, &source, waits),
             effects: Effects::new(grants, &source, waits),
-            wasi: wasi::State::new(&Output::new(source, grants.limits.log, grants.log.clone())),
+            wasi: wasi::State::new(),
+            grants: grants.clone(),
+            source,
         }
     }
 }

@@ -45,25 +45,17 @@ const HANDLES: usize = 4096;
 
 /// The handles of one call.
 pub(super) struct State {
-    context: WasiCtx,
+    /// Made when the plugin first asks for something of it, which the calls of many never do.
+    context: Option<WasiCtx>,
     table: ResourceTable,
 }
 
 impl State {
-    pub(super) fn new(output: &Output) -> Self {
-        let context = WasiCtx::builder()
-            .stdout(output.stream(Stream::Stdout))
-            .stderr(output.stream(Stream::Stderr))
-            // Said although they are the library's defaults: the sandbox must not rest on those.
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false)
-            .socket_addr_check(|_, _| Box::pin(async { false }))
-            .build();
+    pub(super) fn new() -> Self {
         let mut table = ResourceTable::new();
         // They are memory of the host, which no limit of the plugin's memory counts.
         table.set_max_capacity(HANDLES);
-        State { context, table }
+        State { context: None, table }
     }
 
     /// The handles of all capabilities.
@@ -72,8 +64,22 @@ impl State {
     }
 }
 
+fn context(output: &Output) -> WasiCtx {
+    WasiCtx::builder()
+        .stdout(output.stream(Stream::Stdout))
+        .stderr(output.stream(Stream::Stderr))
+        // Said although they are the library's defaults: the sandbox must not rest on those.
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .socket_addr_check(|_, _| Box::pin(async { false }))
+        .build()
+}
+
 impl WasiView for super::State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi.context, table: &mut self.wasi.table }
+        let (grants, source) = (&self.grants, &self.source);
+        let make = || context(&Output::new(source.clone(), grants.limits.log, grants.log.clone()));
+        WasiCtxView { ctx: self.wasi.context.get_or_insert_with(make), table: &mut self.wasi.table }
     }
 }

@@ -27,20 +27,26 @@ pub(in crate::plugin) enum Kind {
 /// The transactions of one call. Dropped before they are settled, they are undone.
 pub(in crate::plugin) struct Effects {
     grants: Arc<Grants>,
-    source: Source,
+    source: Arc<Source>,
     waits: Waits,
     sessions: BTreeMap<String, Session>,
 }
 
 impl Effects {
-    pub(in crate::plugin) fn new(grants: &Arc<Grants>, source: &Source, waits: &Waits) -> Effects {
+    pub(in crate::plugin) fn new(grants: &Arc<Grants>, source: &Arc<Source>, waits: &Waits) -> Effects {
         Effects { grants: grants.clone(), source: source.clone(), waits: waits.clone(), sessions: BTreeMap::new() }
     }
 
-    /// What there is so far; nothing remains.
-    pub(in crate::plugin) fn take(&mut self) -> Effects {
+    /// What there is so far, if anything; nothing remains.
+    pub(in crate::plugin) fn take(&mut self) -> Option<Effects> {
         let sessions = std::mem::take(&mut self.sessions);
-        Effects { grants: self.grants.clone(), source: self.source.clone(), waits: self.waits.clone(), sessions }
+        let (grants, source, waits) = (&self.grants, &self.source, &self.waits);
+        (!sessions.is_empty()).then(|| Effects {
+            grants: grants.clone(),
+            source: source.clone(),
+            waits: waits.clone(),
+            sessions,
+        })
     }
 
     /// Runs one statement.
@@ -53,12 +59,12 @@ impl Effects {
     ) -> Result<Answer, SqlError> {
         let result = self.attempt(kind, database, statement, parameters).await;
         if let Err(e) = &result {
-            let Source { workflow, plugin, step } = &self.source;
-            let plugin = plugin.as_ref();
+            let Source { route, workflow, plugin, step } = self.source.as_ref();
+            let (route, plugin) = (route.as_ref(), plugin.as_ref());
             if e.is_operational() {
-                tracing::warn!(target: "pawl::sql", workflow, plugin, step, database, "statement failed: {e}");
+                tracing::warn!(target: "pawl::sql", route, workflow, plugin, step, database, "statement failed: {e}");
             } else {
-                tracing::debug!(target: "pawl::sql", workflow, plugin, step, database, "statement failed: {e}");
+                tracing::debug!(target: "pawl::sql", route, workflow, plugin, step, database, "statement failed: {e}");
             }
         }
         result
@@ -112,9 +118,6 @@ impl Effects {
         key: &str,
         again: bool,
     ) -> Result<Outcome, Failure> {
-        if self.sessions.is_empty() {
-            return result;
-        }
         let settled = match result {
             Ok(outcome) => self.commit(outcome, key, again).await,
             Err(failure) => Err(failure),
