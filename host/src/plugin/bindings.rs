@@ -10,6 +10,7 @@ wasmtime::component::bindgen!({
 
 pub(super) use exports::pawl::worker::handler as wit;
 pub(super) use imports::pawl::worker::sql;
+pub(super) use standard::wasi::keyvalue;
 
 /// The interfaces of ours that a plugin may import.
 mod imports {
@@ -18,6 +19,16 @@ mod imports {
         inline: "package pawl:host; world imports { import pawl:worker/sql@0.1.0; }",
         world: "pawl:host/imports",
         imports: { default: async },
+    });
+}
+
+/// The standard interface of keys and values.
+mod standard {
+    wasmtime::component::bindgen!({
+        path: "wit/keyvalue",
+        world: "wasi:keyvalue/imports",
+        imports: { default: async },
+        with: { "wasi:keyvalue/store.bucket": crate::plugin::capabilities::keyvalue::Handle },
     });
 }
 

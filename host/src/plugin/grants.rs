@@ -3,6 +3,7 @@
 use super::capabilities::http::Http;
 use super::error::GrantError;
 use super::gate::Gate;
+use super::keyvalue::KeyValue;
 use super::lanes::Cost;
 use super::log_budget::LogBudget;
 use super::sql::{Databases, Sql};
@@ -22,6 +23,7 @@ pub struct Grants {
     pub(super) cost: Arc<Cost>,
     pub(super) http: Http,
     pub(super) sql: Sql,
+    pub(super) keyvalue: KeyValue,
 }
 
 impl Grants {
@@ -34,6 +36,7 @@ impl Grants {
             log: Arc::new(LogBudget::new(route.limits.log_rate)),
             http: Http::new(name, &route.allow, &route.limits)?,
             sql: Sql::new(name, &route.allow.sql, databases),
+            keyvalue: KeyValue::new(route, databases.buckets()),
             route: name.clone(),
             config: route.config.0.clone(),
             limits: route.limits.clone(),

@@ -63,6 +63,8 @@ const COMPONENTS: &[Component] = &[
     rust("fixtures/scripted", "variant-b", "fixtures/scripted-b"),
     rust("fixtures/capable", "", "fixtures/capable"),
     rust("fixtures/sql", "", "fixtures/sql"),
+    rust("fixtures/keyvalue", "", "fixtures/keyvalue"),
+    rust("fixtures/keyvalue", "sql", "fixtures/keyvalue-sql"),
     rust("fixtures/other-version", "", "fixtures/other-version"),
     rust("fixtures/foreign-import", "", "fixtures/foreign-import"),
     rust("fixtures/conformance/rust", "", "fixtures/conformance-rust"),
