@@ -40,8 +40,9 @@ impl View<'_> {
             "SELECT e.seq, e.key FROM kv_entries e WHERE e.bucket = (SELECT id FROM kv_buckets WHERE name = ?1) AND e.seq > ?2 \
              ORDER BY e.seq LIMIT ?3",
         )?;
-        let rows: Vec<(i64, String)> =
-            page.query_map(params![list.bucket, after, limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Sql<_>>()?;
+        let rows: Vec<(i64, String)> = page
+            .query_map(params![list.bucket, after, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Sql<_>>()?;
         let last = rows.last().filter(|_| rows.len() == limit as usize).map(|(seq, _)| seq.unsigned_abs());
         Ok(reply(&Listed { cursor: last, keys: rows.into_iter().map(|(_, key)| key).collect() }))
     }

@@ -147,7 +147,7 @@ impl Client {
         let head = serde_json::json!({"corrId": corr_id, "version": VERSION});
         let request = serde_json::json!({"kind": kind, "head": head, "data": data});
         let mut answer = self.transport.send_json(request).await.map_err(|e| DurableError::from_sdk(kind, e))?;
-        let data = answer["data"].take();
+        let data = answer.get_mut("data").map(serde_json::Value::take).unwrap_or_default();
         match answer["head"]["status"].as_u64() {
             Some(200) => serde_json::from_value(data).map_err(unreadable),
             status => {

@@ -15,7 +15,8 @@ pub async fn check(server: &Server, routes: &[Route]) -> Result<(), DurableError
     let network = RemoteNetwork::new(Endpoint::Url(&server.url), &server.group, token, Arc::new(Semaphore::new(0)))?;
     let data = json!({"bucket": "pawl-check", "keys": []});
     let ask = json!({"kind": "pawl.kv.get", "head": {"corrId": "pawl-check", "version": "2026-04-01"}, "data": data});
-    let refused = |reason: String| DurableError::NoBuckets { url: server.url.clone(), route: route.name.clone(), reason };
+    let refused =
+        |reason: String| DurableError::NoBuckets { url: server.url.clone(), route: route.name.clone(), reason };
     match network.send(ask.to_string()).await {
         Ok(answer) => {
             let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
@@ -27,7 +28,9 @@ pub async fn check(server: &Server, routes: &[Route]) -> Result<(), DurableError
                 _ => Err(refused(reason)),
             }
         }
-        Err(resonate::error::Error::ServerError { code, message }) if code < 500 && code != 429 => Err(refused(message)),
+        Err(resonate::error::Error::ServerError { code, message }) if code < 500 && code != 429 => {
+            Err(refused(message))
+        }
         Err(e) => Err(DurableError::Unavailable { reason: e.to_string() }),
     }
 }
@@ -51,8 +54,7 @@ mod tests {
             axum::serve(listener, Router::new().route("/", post(async move || answer))).await.unwrap();
         });
         let mut route = Config::development(Path::new("."), &["p".to_owned()]).routes.remove(0);
-        let bucket =
-            BucketAllow { name: "b".to_owned(), scope: BucketScope::Route, keys: 1, bytes: 1 };
+        let bucket = BucketAllow { name: "b".to_owned(), scope: BucketScope::Route, keys: 1, bytes: 1 };
         route.allow.keyvalue = vec![bucket];
         let checked = check(&Server { url, group: "g".to_owned(), token: None }, &[route]).await;
         server.abort();
@@ -73,7 +75,9 @@ mod tests {
             let said = error.to_string();
             assert!(said.contains("route `p` allows its plugin `keyvalue`") && said.contains("unknown kind"), "{said}");
         }
-        for (status, body) in [(503, r#"{"kind":"x","head":{"status":503},"data":"full"}"#), (502, "bad gateway"), (429, "slow")] {
+        for (status, body) in
+            [(503, r#"{"kind":"x","head":{"status":503},"data":"full"}"#), (502, "bad gateway"), (429, "slow")]
+        {
             let error = answered(status, body).await.unwrap_err();
             assert!(matches!(error, DurableError::Unavailable { .. }), "{status}: {error}");
         }

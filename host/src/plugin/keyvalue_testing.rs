@@ -49,8 +49,7 @@ impl Scene {
         let client = Client::new(Arc::new(store.network("g", Arc::new(Semaphore::new(0)))));
         let (engine, cache) = engine(64);
         let version = engine.load("keyvalue", component(file)).await.unwrap();
-        let databases =
-            Databases::new(&databases).unwrap().with_buckets(StoreBuckets::of_workflows(client.clone()));
+        let databases = Databases::new(&databases).unwrap().with_buckets(StoreBuckets::of_workflows(client.clone()));
         let grants = grants_on(&databases, limits, change);
         Scene { version, grants, databases, client, dir, _cache: cache }
     }

@@ -9,6 +9,7 @@ use crate::worker::keyvalue::StoreBuckets;
 use async_trait::async_trait;
 use pawl_store::keyvalue::{self, Apply, Get, Got, List, Listed};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,10 +18,29 @@ use std::time::Duration;
 async fn what_one_step_writes_the_next_one_reads() {
     let scene = Scene::new().await;
     let answers = scene
-        .answers(vec![get("a"), exists("a"), set("a", "1"), get("a"), exists("a"), delete("a"), get("a"), exists("a"), set("a", "2")])
+        .answers(vec![
+            get("a"),
+            exists("a"),
+            set("a", "1"),
+            get("a"),
+            exists("a"),
+            delete("a"),
+            get("a"),
+            exists("a"),
+            set("a", "2"),
+        ])
         .await;
-    let expected =
-        [json!(null), json!(false), json!("done"), json!("1"), json!(true), json!("done"), json!(null), json!(false), json!("done")];
+    let expected = [
+        json!(null),
+        json!(false),
+        json!("done"),
+        json!("1"),
+        json!(true),
+        json!("done"),
+        json!(null),
+        json!(false),
+        json!("done"),
+    ];
     assert_eq!(answers, expected, "a step sees what it did itself");
     assert_eq!(scene.answers(vec![get("a"), exists("a"), get("b")]).await, [json!("2"), json!(true), json!(null)]);
     scene.call(vec![delete("a")]).await.result.unwrap();
@@ -71,7 +91,14 @@ async fn keys_are_listed_with_what_the_step_has_done_itself() {
     let first = scene.answer(list(json!(null))).await;
     let (keys, cursor) = (first["keys"].as_array().unwrap(), &first["cursor"]);
     assert_eq!((keys.len(), &keys[0], cursor.is_u64()), (1000, &json!("k0000"), true));
-    let own = vec![set("new", "1"), set("k0001", "2"), delete("k1499"), delete("k0000"), list(cursor.clone()), list(json!(null))];
+    let own = vec![
+        set("new", "1"),
+        set("k0001", "2"),
+        delete("k1499"),
+        delete("k0000"),
+        list(cursor.clone()),
+        list(json!(null)),
+    ];
     let answers = scene.answers(own).await;
     let keys = answers[4]["keys"].as_array().unwrap();
     assert_eq!((keys.len(), keys.last(), &answers[4]["cursor"]), (500, Some(&json!("new")), &json!(null)));
@@ -83,12 +110,15 @@ async fn keys_are_listed_with_what_the_step_has_done_itself() {
 #[tokio::test]
 async fn numbers_are_counted_up_and_what_is_none_is_said() {
     let scene = Scene::new().await;
-    assert_eq!(scene.answers(vec![increment("n", 5), increment("n", 0), get("n")]).await, [json!(5), json!(5), json!("5")]);
+    assert_eq!(
+        scene.answers(vec![increment("n", 5), increment("n", 0), get("n")]).await,
+        [json!(5), json!(5), json!("5")]
+    );
     assert_eq!(scene.answer(increment("n", 37)).await, json!(42));
     scene.call(vec![set("text", "one"), set("large", "18446744073709551615")]).await.result.unwrap();
     let answers = scene.answers(vec![increment("text", 1), increment("large", 1), increment("large", 0)]).await;
     assert_eq!(answers[0]["message"], "`text` in bucket `b` is no number in decimal digits");
-    assert_eq!(answers[1]["message"], "`large` in bucket `b` is 18446744073709551615: 1 more is too large");
+    assert_eq!(answers[1]["message"], "`large` in bucket `b` is 18446744073709551615: with 1 more it is out of range");
     assert_eq!(answers[2], json!(u64::MAX));
 }
 
@@ -180,7 +210,9 @@ impl Buckets for Meddler {
 async fn a_step_whose_reading_was_changed_beside_it_changes_nothing() {
     let scene = Scene::new().await;
     scene.call(vec![set("a", "0")]).await.result.unwrap();
-    for (n, reads) in [get("a"), exists("a"), json!({"op": "get-many", "bucket": "b", "keys": ["x", "a"]})].into_iter().enumerate() {
+    for (n, reads) in
+        [get("a"), exists("a"), json!({"op": "get-many", "bucket": "b", "keys": ["x", "a"]})].into_iter().enumerate()
+    {
         let inner = StoreBuckets::of_workflows(scene.client.clone());
         let meddled = Databases::default().with_buckets(Arc::new(Meddler { inner, times: AtomicU32::new(1) }));
         let grants = grants_on(&meddled, limits(), |route| route.allow.keyvalue = vec![bucket("b")]);
@@ -325,9 +357,12 @@ async fn bounds_are_said_with_the_key_that_raises_them() {
     let message = |at: usize| answers[at]["message"].as_str().unwrap_or_else(|| panic!("{}", answers[at]));
     assert_eq!(message(0), "a key has 0 bytes; 1 to 512 are allowed");
     assert_eq!(message(1), "a key has 513 bytes; 1 to 512 are allowed");
-    assert_eq!(message(2), "the value of `a` has 1.0 MiB; 1 MiB at most are allowed");
+    assert_eq!(message(2), "the value of `a` has 1048577 bytes; 1048576 at most are allowed");
     assert_eq!(answers[3], "done");
-    assert_eq!(message(4), "a step may read and write 1.5 MiB of keys and values at most: do the rest in the next step");
+    assert_eq!(
+        message(4),
+        "a step may read and write 1.5 MiB of keys and values at most: do the rest in the next step"
+    );
     assert_eq!(answers[5], "done");
     assert!(message(6).contains("too many handles"));
 }
@@ -364,7 +399,10 @@ async fn a_step_changes_a_database_or_a_bucket() {
     let answers = scene.answers(vec![get("a"), insert.clone(), set("a", "1"), increment("n", 1)]).await;
     for refused in &answers[2..] {
         let said = refused["message"].as_str().unwrap_or_else(|| panic!("{answers:?}"));
-        assert!(said.starts_with("this step has written to the database `d`: it can't write to a bucket too"), "{said}");
+        assert!(
+            said.starts_with("this step has written to the database `d`: it can't write to a bucket too"),
+            "{said}"
+        );
     }
     let answers = scene.answers(vec![count.clone(), set("a", "2"), insert.clone()]).await;
     assert!(answers[2]["error"].as_str().unwrap().contains("this step has written to a bucket"), "{answers:?}");
@@ -388,4 +426,29 @@ async fn a_step_changes_a_database_or_a_bucket() {
     assert_eq!(scene.grants.took_effect(&step_key("bucket"), 1).await, Ok(Some(took.clone())));
     assert_eq!(scene.attempt("bucket", true, vec![insert]).await.result.unwrap(), took);
     assert_eq!((rows(folder.path()), scene.value("a").await), (2, json!("5")));
+}
+
+/// The next draft of the interface: the same buckets, and compare-and-swap by handles.
+#[tokio::test]
+async fn a_component_of_the_next_draft_uses_the_same_buckets() {
+    let scene = Scene::beside("fixtures/keyvalue-draft2", BTreeMap::new(), limits(), |route| {
+        route.allow.keyvalue = vec![bucket("b")];
+    })
+    .await;
+    let swap = json!({"op": "swap", "bucket": "b", "key": "a"});
+    assert_eq!(scene.answer(swap.clone()).await, json!([null, "swapped", ["between", true]]));
+    assert_eq!(scene.value("a").await, "again");
+    // Somebody else changes the key between the handle and the end of the step.
+    let inner = StoreBuckets::of_workflows(scene.client.clone());
+    let meddled = Databases::default().with_buckets(Arc::new(Meddler { inner, times: AtomicU32::new(1) }));
+    let grants = grants_on(&meddled, limits(), |route| route.allow.keyvalue = vec![bucket("b")]);
+    assert!(scene.call_on(&grants, vec![swap.clone()]).await.conflict);
+    assert_eq!(scene.answer(swap).await, json!(["meddled", "swapped", ["between", true]]));
+    let answers =
+        scene.answers(vec![json!({"op": "increment", "bucket": "b", "key": "n", "delta": -5}), get("n")]).await;
+    assert_eq!(answers, [json!(-5), json!("-5")]);
+    let page = scene.answer(list(json!(null))).await;
+    assert_eq!(page, json!({"keys": ["a", "n"], "cursor": null}));
+    assert_eq!(scene.answer(list(json!("x"))).await["message"], "`x` is no cursor of a list");
+    assert_eq!(scene.answer(list(json!("1"))).await["keys"], json!(["n"]));
 }

@@ -117,9 +117,12 @@ async fn stopped_at(point: &'static str) {
     // Until what it was about to do has failed, and then some work for both.
     scene.produce((0..20).map(|n| json!({"id": format!("later-{n}"), "run": []}).to_string())).await;
     wait_for("all workflows to end", || (zombie.log().count("workflow completed") == 21).then_some(()));
-    scene.produce([json!({"id": "read", "run": [
-        {"op": "get", "bucket": "counts", "key": "m00003"}, {"op": "get", "bucket": "counts", "key": "total"},
-    ]}).to_string()]).await;
+    scene
+        .produce([json!({"id": "read", "run": [
+            {"op": "get", "bucket": "counts", "key": "m00003"}, {"op": "get", "bucket": "counts", "key": "total"},
+        ]})
+        .to_string()])
+        .await;
     let told = |records: &[Record]| -> Vec<Value> {
         let values = records.iter().map(|record| serde_json::from_str(&record.text()).unwrap());
         values.filter(Value::is_string).collect()
@@ -186,7 +189,10 @@ async fn a_server_without_buckets_is_refused_at_the_start() {
     let status = wait_for("the worker to give up", || worker.ended());
     assert_eq!(status.code(), Some(1));
     let log = std::fs::read_to_string(scene.dir.path().join("worker.log")).unwrap();
-    let said = format!("route `r` allows its plugin `keyvalue`, and the server at http://{} keeps no keys and values", strict.address);
+    let said = format!(
+        "route `r` allows its plugin `keyvalue`, and the server at http://{} keeps no keys and values",
+        strict.address
+    );
     assert!(log.contains(&said) && log.contains("use a `pawl store serve` of this version"), "{log}");
     // A route that needs none is served.
     scene.configure(&server, "");

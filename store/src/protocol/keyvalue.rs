@@ -159,9 +159,10 @@ impl Bucket {
     /// What it counts for in [`LARGEST_APPLY`].
     pub fn weight(&self) -> usize {
         let read = self.read.keys().map(|key| KEY_OVERHEAD + key.len());
-        let write = self.write.iter().map(|(key, value)| {
-            KEY_OVERHEAD + key.len() + value.as_ref().map_or(0, |value| value.0.len())
-        });
+        let write = self
+            .write
+            .iter()
+            .map(|(key, value)| KEY_OVERHEAD + key.len() + value.as_ref().map_or(0, |value| value.0.len()));
         read.chain(write).fold(0, usize::saturating_add)
     }
 }

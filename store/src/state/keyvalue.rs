@@ -63,7 +63,9 @@ impl State<'_> {
             .view
             .connection
             .prepare_cached("SELECT id, version, keys, bytes FROM kv_buckets WHERE name = ?1")?
-            .query_row([&bucket.bucket], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .query_row([&bucket.bucket], |row| {
+                Ok::<(i64, i64, i64, i64), _>((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
             .optional()?;
         let (id, version, keys, bytes) = match known {
             Some((id, version, keys, bytes)) => (Some(id), version, keys, bytes),
@@ -95,9 +97,8 @@ impl State<'_> {
                 plan.bytes += (key.len() + value.0.len()) as i64;
             }
         }
-        let too_many = |now: i64, before: i64, most: Option<u64>| {
-            most.filter(|most| now > before && now.unsigned_abs() > *most)
-        };
+        let too_many =
+            |now: i64, before: i64, most: Option<u64>| most.filter(|most| now > before && now.unsigned_abs() > *most);
         let refused = |would: i64, what: &str, most: u64| {
             let message = format!("bucket `{}` would hold {would} {what}; {most} at most are allowed", bucket.bucket);
             Ok(Err(Reply::error(422, message)))

@@ -71,7 +71,10 @@ impl Scene {
 async fn what_is_written_is_read_and_outlives_a_restart() {
     let scene = scene().await;
     assert_eq!(scene.get("a").await, (0, None));
-    assert_eq!(scene.apply(json!([bucket(json!({}), &[("a", Some("1")), ("empty", Some("")), ("no", None)])])).await, (200, json!({"outcome": null})));
+    assert_eq!(
+        scene.apply(json!([bucket(json!({}), &[("a", Some("1")), ("empty", Some("")), ("no", None)])])).await,
+        (200, json!({"outcome": null}))
+    );
     let scene = scene.reopen().await;
     assert_eq!(scene.value("a").await.as_deref(), Some("1"));
     assert_eq!(scene.value("empty").await.as_deref(), Some(""));
@@ -185,8 +188,14 @@ async fn a_bucket_holds_no_more_than_it_may() {
         (status, message.as_str().unwrap_or_default().to_owned())
     };
     assert_eq!(apply(&[("a", Some("1")), ("b", Some("1"))]).await.0, 200);
-    assert_eq!(apply(&[("c", Some("1"))]).await, (422, "bucket `b` would hold 3 keys; 2 at most are allowed".to_owned()));
-    assert_eq!(apply(&[("a", Some("12345678"))]).await, (422, "bucket `b` would hold 11 bytes; 10 at most are allowed".to_owned()));
+    assert_eq!(
+        apply(&[("c", Some("1"))]).await,
+        (422, "bucket `b` would hold 3 keys; 2 at most are allowed".to_owned())
+    );
+    assert_eq!(
+        apply(&[("a", Some("12345678"))]).await,
+        (422, "bucket `b` would hold 11 bytes; 10 at most are allowed".to_owned())
+    );
     assert_eq!(apply(&[("a", None), ("c", Some("1234567"))]).await.0, 200, "one goes, another one comes");
     scene.set("c", "more than ten bytes").await;
     assert_eq!(apply(&[("c", Some("also more than 10"))]).await.0, 200, "what is too much may become less");
@@ -204,7 +213,10 @@ async fn what_is_too_long_or_too_much_is_refused() {
         (json!([bucket(json!({"": 0}), &[])]), "a key has 0 bytes"),
         (json!([{"bucket": ""}]), "a bucket has 0 bytes"),
         (json!([bucket(json!({}), &[("a", Some(&format!("{mib}v")))])]), "the value of `a` has 1048577 bytes"),
-        (json!([bucket(json!({}), &[("a", Some(half)), ("b", Some(half)), ("c", Some(half))])]), "reads and writes 1800099 bytes"),
+        (
+            json!([bucket(json!({}), &[("a", Some(half)), ("b", Some(half)), ("c", Some(half))])]),
+            "reads and writes 1800099 bytes",
+        ),
         (json!([bucket(json!({}), &[]), bucket(json!({}), &[])]), "names `b` twice"),
         (json!([{"bucket": "b", "write": {"a": "?"}}]), "`data.buckets[0].write.a` does not fit: no base64"),
         (json!([{"bucket": "b", "read": {"a": "x"}}]), "`data.buckets[0].read.a` does not fit"),

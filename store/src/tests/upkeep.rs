@@ -166,6 +166,7 @@ async fn counts_show_what_is_there_while_it_is_in_use() {
     assert_eq!(states(&found.promises), ["pending 5", "resolved 1"]);
     assert_eq!(states(&found.tasks), ["acquired 1", "fulfilled 1", "halted 1", "suspended 1"]);
     assert_eq!((found.schedules, found.callbacks, found.listeners), (1, 1, 1));
+    assert_eq!((found.buckets, found.keys, found.key_bytes), (1, 1, 3));
     assert_eq!(found.oldest_pending, Some(Oldest { id: "r0".to_owned(), created_at: START }));
     assert_eq!(found.next_due, Some(1_020_000), "the schedule's next minute comes before the lease ends");
     assert!(found.file_bytes > 0 && found.wal_bytes > 0);

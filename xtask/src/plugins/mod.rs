@@ -65,6 +65,7 @@ const COMPONENTS: &[Component] = &[
     rust("fixtures/sql", "", "fixtures/sql"),
     rust("fixtures/keyvalue", "", "fixtures/keyvalue"),
     rust("fixtures/keyvalue", "sql", "fixtures/keyvalue-sql"),
+    rust("fixtures/keyvalue", "draft2", "fixtures/keyvalue-draft2"),
     rust("fixtures/other-version", "", "fixtures/other-version"),
     rust("fixtures/foreign-import", "", "fixtures/foreign-import"),
     rust("fixtures/conformance/rust", "", "fixtures/conformance-rust"),

@@ -12,8 +12,8 @@ mod transcript;
 use super::exit::UsageError;
 use super::{Output, logging, settings, shutdown};
 use crate::config::{Config, Route};
-use crate::plugin::contract::Signal;
 use crate::durable::client::Client;
+use crate::plugin::contract::Signal;
 use crate::plugin::{Databases, Digest, Engine, EngineSettings, Grants, Version};
 use crate::worker::keyvalue::StoreBuckets;
 use crate::workflow::rehearsal::Rehearsal;
@@ -127,7 +127,11 @@ impl Loaded {
     async fn on(route: Route, configured: bool, databases: Databases, file: &Path) -> anyhow::Result<Loaded> {
         let bytes = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
         let cache = tempfile::tempdir().context("can't create a temporary folder")?;
-        let grants = Grants::new(&route, &databases.clone().with_buckets(empty_buckets(cache.path()).await?))?;
+        let given = match route.allow.keyvalue.is_empty() {
+            true => databases.clone(),
+            false => databases.clone().with_buckets(empty_buckets(cache.path()).await?),
+        };
+        let grants = Grants::new(&route, &given)?;
         let engine = Engine::new(EngineSettings { calls: 1, cache: cache.path().to_owned() })?;
         let digest = Digest::of(&bytes);
         let routes = if configured { vec![grants.clone()] } else { Vec::new() };

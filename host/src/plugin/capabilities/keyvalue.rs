@@ -1,4 +1,4 @@
-//! `wasi:keyvalue`: the buckets that the route allows, kept in the durable store.
+//! `wasi:keyvalue@0.2.0-draft`: the buckets that the route allows, kept in the durable store.
 
 use super::{Capability, Grant};
 use crate::plugin::bindings::keyvalue::{atomics, batch, store};
@@ -20,14 +20,18 @@ pub(super) const CAPABILITY: Capability = Capability {
         atomics::add_to_linker::<_, HasSelf<_>>(linker, |state| state)?;
         batch::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
     },
-    grant: Some(Grant { is_given: |allow| !allow.keyvalue.is_empty(), line: "allow = { keyvalue = [\"BUCKET\"] }" }),
+    grant: Some(GRANT),
 };
+
+/// For each version of the interface.
+pub(super) const GRANT: Grant =
+    Grant { is_given: |allow| !allow.keyvalue.is_empty(), line: "allow = { keyvalue = [\"BUCKET\"] }" };
 
 /// A plugin's handle of a bucket.
 pub struct Handle(Arc<Bucket>);
 
 impl super::State {
-    fn bucket(&mut self, handle: &Resource<Handle>) -> Result<Arc<Bucket>> {
+    pub(super) fn bucket(&mut self, handle: &Resource<Handle>) -> Result<Arc<Bucket>> {
         let Handle(bucket) = self.wasi.table().get(handle).map_err(|e| Error::Other(e.to_string()))?;
         Ok(bucket.clone())
     }
@@ -76,7 +80,7 @@ impl store::HostBucket for super::State {
 impl atomics::Host for super::State {
     async fn increment(&mut self, handle: Resource<Handle>, key: String, delta: u64) -> Result<u64> {
         let bucket = self.bucket(&handle)?;
-        self.effects.increment(&bucket, key, delta).await
+        self.effects.add(&bucket, key, delta).await
     }
 }
 

@@ -3,6 +3,7 @@
 mod config;
 pub(super) mod http;
 pub(super) mod keyvalue;
+pub(super) mod keyvalue_draft2;
 mod sql;
 mod wasi;
 
@@ -33,8 +34,14 @@ struct Grant {
     line: &'static str,
 }
 
-const ALL: &[Capability] =
-    &[wasi::CAPABILITY, config::CAPABILITY, http::CAPABILITY, keyvalue::CAPABILITY, sql::CAPABILITY];
+const ALL: &[Capability] = &[
+    wasi::CAPABILITY,
+    config::CAPABILITY,
+    http::CAPABILITY,
+    keyvalue::CAPABILITY,
+    keyvalue_draft2::CAPABILITY,
+    sql::CAPABILITY,
+];
 
 /// What one call's capabilities work on.
 pub(super) struct State {

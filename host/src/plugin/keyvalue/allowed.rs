@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the store may take for one request.
+/// How long the store may take for a request that a call waits for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a call that takes too long is said to have waited for.
 const WAITED_FOR: &str = "the store of keys and values";
@@ -83,16 +83,20 @@ impl KeyValue {
     }
 
     pub(in crate::plugin) async fn apply(&self, apply: Apply) -> Result<Option<String>, BucketsError> {
-        self.ask(&Waits::default(), |store| async move { store.apply(apply).await }).await
+        // As long as the store is away, what became of the step can't be checkpointed either: both wait.
+        self.store()?.apply(apply).await
+    }
+
+    fn store(&self) -> Result<Arc<dyn Buckets>, BucketsError> {
+        let nothing = || BucketsError::Unavailable("there is no store of keys and values here".to_owned());
+        self.store.clone().ok_or_else(nothing)
     }
 
     async fn ask<T, F>(&self, waits: &Waits, request: impl FnOnce(Arc<dyn Buckets>) -> F) -> Result<T, BucketsError>
     where
         F: Future<Output = Result<T, BucketsError>>,
     {
-        let Some(store) = self.store.clone() else {
-            return Err(BucketsError::Unavailable("there is no store of keys and values here".to_owned()));
-        };
+        let store = self.store()?;
         let _waiting = waits.begin(WAITED_FOR);
         timeout(PATIENCE, request(store)).await.unwrap_or_else(|_elapsed| {
             let patience = humantime::format_duration(PATIENCE);

@@ -15,7 +15,8 @@ pub(in crate::plugin) struct Changes {
     buckets: BTreeMap<String, Touched>,
     /// As [`store::Bucket::weight`] counts it.
     weight: usize,
-    wrote: bool,
+    /// How often something was written.
+    writes: u64,
 }
 
 #[derive(Debug)]
@@ -24,6 +25,8 @@ struct Touched {
     /// The version that each key had when it was first read.
     read: BTreeMap<String, i64>,
     write: BTreeMap<String, Option<Value>>,
+    /// The number of the last write of each key.
+    written: BTreeMap<String, u64>,
 }
 
 /// What a key holds as far as this call alone knows.
@@ -43,7 +46,13 @@ impl Changes {
 
     /// Whether anything was written.
     pub(in crate::plugin) fn wrote(&self) -> bool {
-        self.wrote
+        self.writes > 0
+    }
+
+    /// Another one after each time the call has written to a key.
+    pub(in crate::plugin) fn last_write(&self, bucket: &Bucket, key: &str) -> u64 {
+        let number = self.buckets.get(&bucket.stored).and_then(|touched| touched.written.get(key));
+        number.copied().unwrap_or_default()
     }
 
     /// What the call itself has written under a key.
@@ -80,13 +89,16 @@ impl Changes {
         check_key(&key)?;
         let bytes = value.as_ref().map_or(0, Vec::len);
         if bytes > LARGEST_VALUE {
-            return Err(format!("the value of `{key}` has {}; {} at most are allowed", size(bytes), size(LARGEST_VALUE)));
+            return Err(format!("the value of `{key}` has {bytes} bytes; {LARGEST_VALUE} at most are allowed"));
         }
         let weight = |value: &Option<Value>| KEY_OVERHEAD + key.len() + value.as_ref().map_or(0, |value| value.0.len());
         let before = self.buckets.get(&bucket.stored).and_then(|touched| touched.write.get(&key)).map_or(0, weight);
         self.grow(KEY_OVERHEAD + key.len() + bytes, before)?;
-        self.touch(bucket).write.insert(key, value.map(Value));
-        self.wrote = true;
+        self.writes += 1;
+        let number = self.writes;
+        let touched = self.touch(bucket);
+        touched.written.insert(key.clone(), number);
+        touched.write.insert(key, value.map(Value));
         Ok(())
     }
 
@@ -107,6 +119,7 @@ impl Changes {
             bucket: bucket.clone(),
             read: BTreeMap::new(),
             write: BTreeMap::new(),
+            written: BTreeMap::new(),
         })
     }
 
@@ -119,7 +132,7 @@ impl Changes {
             most_keys: Some(touched.bucket.keys),
             most_bytes: Some(touched.bucket.bytes),
         };
-        let buckets = if self.wrote { self.buckets.into_values().map(bucket).collect() } else { Vec::new() };
+        let buckets = if self.wrote() { self.buckets.into_values().map(bucket).collect() } else { Vec::new() };
         Apply { once: Some(once), buckets }
     }
 }
@@ -176,7 +189,9 @@ mod tests {
         changes.write(&bucket, "a".to_owned(), Some(mib.clone())).unwrap();
         changes.write(&bucket, "a".to_owned(), Some(b"less".to_vec())).unwrap();
         changes.write(&bucket, "b".to_owned(), Some(mib)).unwrap();
-        assert!(changes.write(&bucket, "c".to_owned(), Some(vec![0; LARGEST_VALUE + 1])).unwrap_err().contains("1 MiB"));
+        assert!(
+            changes.write(&bucket, "c".to_owned(), Some(vec![0; LARGEST_VALUE + 1])).unwrap_err().contains("1 MiB")
+        );
         assert!(changes.write(&bucket, "k".repeat(513), None).unwrap_err().contains("513 bytes"));
         assert!(changes.write(&bucket, String::new(), None).is_err());
     }
@@ -193,7 +208,7 @@ mod tests {
                     value => changes.write(bucket, key, value.map(|length| vec![0; length])).unwrap(),
                 }
             }
-            let (weight, wrote) = (changes.weight, changes.wrote);
+            let (weight, wrote) = (changes.weight, changes.wrote());
             let counted: usize = changes.into_request(once()).buckets.iter().map(store::Bucket::weight).sum();
             prop_assert!(weight == counted || !wrote);
         }

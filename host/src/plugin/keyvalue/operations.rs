@@ -106,18 +106,29 @@ impl Effects {
         values.into_iter().try_for_each(|(key, value)| self.keyvalue.write(bucket, key, value)).map_err(Error::Other)
     }
 
-    /// Numbers are kept as decimal digits.
-    pub(in crate::plugin) async fn increment(&mut self, bucket: &Arc<Bucket>, key: String, delta: u64) -> Result<u64> {
-        let number = match self.get_value(bucket, key.clone()).await? {
-            None => 0,
-            Some(value) => std::str::from_utf8(&value).ok().and_then(|text| text.parse::<u64>().ok()).ok_or_else(|| {
-                Error::Other(format!("`{key}` in bucket `{}` is no number in decimal digits", bucket.name))
-            })?,
+    /// Adds to a number, which is kept as decimal digits and stays in a range.
+    pub(in crate::plugin) async fn add<N>(&mut self, bucket: &Arc<Bucket>, key: String, delta: N) -> Result<N>
+    where
+        N: Into<i128> + TryFrom<i128> + Copy,
+    {
+        let value = self.get_value(bucket, key.clone()).await?;
+        let number = match &value {
+            None => Some(0),
+            Some(value) => std::str::from_utf8(value).ok().and_then(|text| text.parse::<i128>().ok()),
         };
-        let sum = number.checked_add(delta).ok_or_else(|| {
-            Error::Other(format!("`{key}` in bucket `{}` is {number}: {delta} more is too large", bucket.name))
+        // What does not fit into the type of the interface is no number of it.
+        let number = number.filter(|number| N::try_from(*number).is_ok()).ok_or_else(|| {
+            Error::Other(format!("`{key}` in bucket `{}` is no number in decimal digits", bucket.name))
         })?;
-        self.write_values(bucket, vec![(key, Some(sum.to_string().into_bytes()))]).await?;
+        let sum = N::try_from(number + delta.into()).map_err(|_| {
+            let delta: i128 = delta.into();
+            Error::Other(format!(
+                "`{key}` in bucket `{}` is {number}: with {delta} more it is out of range",
+                bucket.name
+            ))
+        })?;
+        let digits: i128 = sum.into();
+        self.write_values(bucket, vec![(key, Some(digits.to_string().into_bytes()))]).await?;
         Ok(sum)
     }
 

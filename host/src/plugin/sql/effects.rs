@@ -166,7 +166,7 @@ impl Effects {
         // An earlier attempt may have written to a bucket though this one did not.
         let noted = again && self.grants.keyvalue.is_allowed();
         if self.sessions.is_empty() && self.keyvalue.is_empty() && !noted {
-            return Ok(result?);
+            return result.map_err(Undone::from);
         }
         let settled = match result {
             Ok(outcome) => self.commit(outcome, key, again).await,
@@ -198,7 +198,9 @@ impl Effects {
                 session.roll_back(patience).await;
                 let stored = session.look_up(key, patience).await.map_err(lost)?;
                 let Some(stored) = stored else {
-                    return Err(lost(SqlError::Unavailable("another attempt of the step was under way".to_owned())).into());
+                    return Err(
+                        lost(SqlError::Unavailable("another attempt of the step was under way".to_owned())).into()
+                    );
                 };
                 return Ok(steps::decode(key, &stored).map_err(transient)?);
             }
@@ -217,8 +219,7 @@ impl Effects {
 
     /// Makes the changes of buckets take effect, or notes at least that this attempt came first.
     async fn apply(&mut self, outcome: Outcome, key: &str) -> Result<Outcome, Undone> {
-        let once =
-            Once { key: key.to_owned(), owner: self.source.workflow.clone(), outcome: steps::encode(&outcome) };
+        let once = Once { key: key.to_owned(), owner: self.source.workflow.clone(), outcome: steps::encode(&outcome) };
         let request = std::mem::take(&mut self.keyvalue).into_request(once);
         reached("keyvalue.before-apply");
         let applied = self.grants.keyvalue.apply(request).await;
