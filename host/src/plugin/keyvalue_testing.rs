@@ -18,7 +18,7 @@ pub struct Scene {
     pub grants: Arc<Grants>,
     pub databases: Databases,
     pub client: Client,
-    pub dir: TempDir,
+    _dir: TempDir,
     _cache: TempDir,
 }
 
@@ -51,7 +51,7 @@ impl Scene {
         let version = engine.load("keyvalue", component(file)).await.unwrap();
         let databases = Databases::new(&databases).unwrap().with_buckets(StoreBuckets::of_workflows(client.clone()));
         let grants = grants_on(&databases, limits, change);
-        Scene { version, grants, databases, client, dir, _cache: cache }
+        Scene { version, grants, databases, client, _dir: dir, _cache: cache }
     }
 
     /// Begins the workflow that calls with this id belong to.

@@ -125,9 +125,9 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         let mut reply = version.call_in(turn, call()).await;
         // Nothing took effect, and nothing is wrong: it costs no attempt.
         for _ in 0..CONFLICTS {
-            if !reply.conflict {
-                break;
-            }
+            let (true, Err(Failure::Transient { reason, .. })) = (reply.conflict, &reply.result) else { break };
+            let (workflow, step) = (&self.start.workflow, self.position.step);
+            tracing::debug!(target: "pawl::step", workflow, step, "step begins anew: {reason}");
             let Ok(turn) = tokio::time::timeout(TURN_WAIT, version.turn_after_conflict(grants)).await else { break };
             reply = version.call_in(turn, call()).await;
         }

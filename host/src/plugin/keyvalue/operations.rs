@@ -120,12 +120,9 @@ impl Effects {
         let number = number.filter(|number| N::try_from(*number).is_ok()).ok_or_else(|| {
             Error::Other(format!("`{key}` in bucket `{}` is no number in decimal digits", bucket.name))
         })?;
-        let sum = N::try_from(number + delta.into()).map_err(|_| {
-            let delta: i128 = delta.into();
-            Error::Other(format!(
-                "`{key}` in bucket `{}` is {number}: with {delta} more it is out of range",
-                bucket.name
-            ))
+        let delta: i128 = delta.into();
+        let sum = N::try_from(number + delta).map_err(|_| {
+            Error::Other(format!("`{key}` in bucket `{}` is {number}: with {delta} more it is out of range", bucket.name))
         })?;
         let digits: i128 = sum.into();
         self.write_values(bucket, vec![(key, Some(digits.to_string().into_bytes()))]).await?;
@@ -154,7 +151,7 @@ impl Effects {
         Ok(KeyResponse { keys: page.keys, cursor: page.cursor })
     }
 
-    async fn ask(&self, bucket: &Arc<Bucket>, keys: Vec<String>, values: bool) -> Result<Vec<Entry>> {
+    async fn ask(&mut self, bucket: &Arc<Bucket>, keys: Vec<String>, values: bool) -> Result<Vec<Entry>> {
         let get = Get { bucket: bucket.stored.clone(), keys, values };
         let got = self.grants.keyvalue.get(get, &self.waits).await;
         Ok(got.map_err(|e| self.failed(bucket, &e))?.entries)
