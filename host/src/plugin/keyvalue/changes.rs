@@ -190,7 +190,10 @@ mod tests {
         changes.write(&bucket, "a".to_owned(), Some(b"less".to_vec())).unwrap();
         changes.write(&bucket, "b".to_owned(), Some(mib)).unwrap();
         assert!(
-            changes.write(&bucket, "c".to_owned(), Some(vec![0; LARGEST_VALUE + 1])).unwrap_err().contains("1048577 bytes")
+            changes
+                .write(&bucket, "c".to_owned(), Some(vec![0; LARGEST_VALUE + 1]))
+                .unwrap_err()
+                .contains("1048577 bytes")
         );
         assert!(changes.write(&bucket, "k".repeat(513), None).unwrap_err().contains("513 bytes"));
         assert!(changes.write(&bucket, String::new(), None).is_err());
