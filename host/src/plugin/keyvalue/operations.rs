@@ -122,7 +122,10 @@ impl Effects {
         })?;
         let delta: i128 = delta.into();
         let sum = N::try_from(number + delta).map_err(|_| {
-            Error::Other(format!("`{key}` in bucket `{}` is {number}: with {delta} more it is out of range", bucket.name))
+            Error::Other(format!(
+                "`{key}` in bucket `{}` is {number}: with {delta} more it is out of range",
+                bucket.name
+            ))
         })?;
         let digits: i128 = sum.into();
         self.write_values(bucket, vec![(key, Some(digits.to_string().into_bytes()))]).await?;
