@@ -55,6 +55,12 @@ impl Buckets for StoreBuckets {
 fn error(error: DurableError) -> BucketsError {
     match error {
         DurableError::Refused { status: 409, reason, .. } => BucketsError::Conflict(reason),
+        DurableError::Refused { status: 422, reason, .. } => BucketsError::Refused(format!(
+            "{reason} (`keys` and `bytes` of a bucket are in `allow.keyvalue` of the route)"
+        )),
+        DurableError::Refused { status: 413, reason, .. } => BucketsError::Refused(format!(
+            "{reason}: write less in one step, lower `limits.output` of the route, or raise `--largest-request` of `pawl store serve`"
+        )),
         DurableError::Refused { reason, .. } => BucketsError::Refused(reason),
         other => BucketsError::Unavailable(other.to_string()),
     }

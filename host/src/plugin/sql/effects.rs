@@ -231,8 +231,7 @@ impl Effects {
             Ok(Some(stored)) => Ok(stored_outcome(key, &stored)?),
             Err(BucketsError::Conflict(reason)) => Err(Undone::Conflict(reason)),
             Err(BucketsError::Refused(reason)) => {
-                let remedy = "`keys` and `bytes` of a bucket are in `allow.keyvalue` of the route";
-                Err(transient(format!("what the plugin did in its buckets was undone: {reason} ({remedy})")).into())
+                Err(transient(format!("what the plugin did in its buckets was undone: {reason}")).into())
             }
             Err(BucketsError::Unavailable(reason)) => Err(transient(format!(
                 "whether the changes in the plugin's buckets took effect is not known, the next attempt will see: {reason}"
