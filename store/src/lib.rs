@@ -4,6 +4,7 @@
 //! it answers is on disk (WAL, `synchronous=FULL`). Requests that arrive while one transaction commits share the next.
 //! [`check`], [`backup`], [`stats`] and [`compact`] look after the file.
 
+mod buckets;
 mod clock;
 mod cron;
 mod delivery;
@@ -28,6 +29,7 @@ mod writer;
 
 pub use error::{CloseError, OpenError};
 pub use network::StoreNetwork;
+pub use protocol::keyvalue;
 pub use upkeep::{Backup, Checked, Compacted, Oldest, Stats, UpkeepError, Violation, backup, check, compact, stats};
 
 use engine::{Engine, Job};

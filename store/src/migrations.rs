@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use std::path::Path;
 
 /// What leads from version `n + 1` to `n + 2`, at index `n`. A step that was released never changes again.
-const STEPS: &[&str] = &[TO_2];
+const STEPS: &[&str] = &[TO_2, TO_3];
 
 /// The newest schema that this program knows.
 pub const VERSION: i64 = 1 + STEPS.len() as i64;
@@ -50,6 +50,33 @@ INSERT INTO schedules (id, cron, promise_id, promise_timeout, promise_param, pro
 DROP TABLE schedules_1;
 CREATE INDEX schedules_due ON schedules (next_run_at);
 "#;
+
+/// Keys and values in buckets.
+const TO_3: &str = "
+CREATE TABLE kv_buckets (
+    id      INTEGER PRIMARY KEY,
+    name    TEXT NOT NULL UNIQUE,
+    version INTEGER NOT NULL,
+    keys    INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL
+);
+CREATE TABLE kv_entries (
+    seq     INTEGER PRIMARY KEY,
+    bucket  INTEGER NOT NULL,
+    key     TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    value   BLOB NOT NULL,
+    UNIQUE (bucket, key)
+);
+CREATE INDEX kv_entries_bucket ON kv_entries (bucket);
+CREATE TABLE kv_outcomes (
+    seq     INTEGER PRIMARY KEY,
+    key     TEXT NOT NULL UNIQUE,
+    owner   TEXT NOT NULL,
+    outcome TEXT NOT NULL
+);
+CREATE INDEX kv_outcomes_owner ON kv_outcomes (owner);
+";
 
 /// Brings a file of version `found` up to [`VERSION`], or leaves it as it is.
 pub fn migrate(connection: &Connection, path: &Path, found: i64) -> Result<(), OpenError> {

@@ -90,6 +90,32 @@ CREATE TABLE schedules (
 CREATE INDEX schedules_due ON schedules (next_run_at);
 
 CREATE TABLE local_workers (pid TEXT PRIMARY KEY) WITHOUT ROWID;
+
+CREATE TABLE kv_buckets (
+    id      INTEGER PRIMARY KEY,
+    name    TEXT NOT NULL UNIQUE,
+    -- Rises with each change and never falls: no entry has a version that another one of its key had before.
+    version INTEGER NOT NULL,
+    keys    INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL
+);
+CREATE TABLE kv_entries (
+    seq     INTEGER PRIMARY KEY,
+    bucket  INTEGER NOT NULL,
+    key     TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    value   BLOB NOT NULL,
+    UNIQUE (bucket, key)
+);
+-- Of one bucket in the order of `seq`, for lists.
+CREATE INDEX kv_entries_bucket ON kv_entries (bucket);
+CREATE TABLE kv_outcomes (
+    seq     INTEGER PRIMARY KEY,
+    key     TEXT NOT NULL UNIQUE,
+    owner   TEXT NOT NULL,
+    outcome TEXT NOT NULL
+);
+CREATE INDEX kv_outcomes_owner ON kv_outcomes (owner);
 ";
 
 /// Opens the file for writing, after a look at what it is: creates the tables in a new one, brings an older one up to date.

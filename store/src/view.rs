@@ -25,8 +25,9 @@ pub struct View<'a> {
 
 /// Runs an operation that only reads, off the async threads.
 pub async fn read(readers: Arc<Readers>, now: i64, operation: Operation) -> Reply {
-    let length = match operation {
-        Operation::Search(_) | Operation::DebugSnap => Length::Long,
+    let length = match &operation {
+        Operation::Search(_) | Operation::KvList(_) | Operation::DebugSnap => Length::Long,
+        Operation::KvGet(get) if get.keys.len() > 1 => Length::Long,
         _ => Length::Short,
     };
     match readers.read(length, move |connection| View { connection, now }.run(&operation)).await {
@@ -64,6 +65,9 @@ impl View<'_> {
                 None => not_found("schedule", &get.id),
             },
             Operation::Search(search) => return self.search(search),
+            Operation::KvGet(get) => return self.get_keys(get),
+            Operation::KvList(list) => return self.list_keys(list),
+            Operation::KvOutcome(find) => return self.find_outcome(find),
             Operation::DebugSnap => return self.snapshot(),
             _ => Reply::error(500, "not an operation that only reads"),
         })

@@ -17,6 +17,60 @@ pub struct Allow {
     pub networks: Vec<Network>,
     /// The databases that it may use, by the name of their `[database.NAME]`.
     pub sql: Vec<String>,
+    /// The buckets of keys and values that it may open.
+    pub keyvalue: Vec<BucketAllow>,
+}
+
+/// A bucket of keys and values in the durable store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketAllow {
+    /// By this name the plugin opens it.
+    pub name: String,
+    /// Who shares it.
+    pub scope: BucketScope,
+    /// How many keys it may hold.
+    pub keys: usize,
+    /// How many bytes of keys and values.
+    pub bytes: usize,
+}
+
+/// Who shares a bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BucketScope {
+    /// The workflows of the route.
+    #[default]
+    Route,
+    /// Those of all routes of the plugin that allow it in this scope.
+    Plugin,
+}
+
+impl FromStr for BucketScope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "route" => Ok(BucketScope::Route),
+            "plugin" => Ok(BucketScope::Plugin),
+            _ => Err("is neither \"route\" nor \"plugin\"".to_owned()),
+        }
+    }
+}
+
+impl BucketAllow {
+    /// The longest name.
+    const LONGEST: usize = 64;
+
+    /// Whether a bucket may have that name.
+    pub(super) fn check_name(name: &str) -> Result<(), String> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if name.is_empty() || name.len() > Self::LONGEST || !name.chars().all(legal) {
+            return Err(format!(
+                "is no name of a bucket: 1 to {} of the characters a-z, A-Z, 0-9, `.`, `_` and `-`",
+                Self::LONGEST
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Where HTTP requests may go, and how many.

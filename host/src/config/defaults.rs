@@ -1,6 +1,6 @@
 //! Every default, once: for the reader, for the sample and for runs without a file.
 
-use super::allow::{Allow, Bounds};
+use super::allow::{Allow, Bounds, BucketAllow, BucketScope};
 use super::types::{
     Database, DatabaseUrl, Delivery, IdSource, Limits, Order, Plugins, Properties, Retry, Route, Store, Worker,
 };
@@ -51,6 +51,11 @@ pub fn limits() -> Limits {
 
 pub fn database(url: DatabaseUrl) -> Database {
     Database { url, connections: 10, timeout: Duration::from_secs(10), rows: 10_000, bytes: 8 << 20, rate: None }
+}
+
+/// A bucket of which only the name is known.
+pub fn bucket(name: String) -> BucketAllow {
+    BucketAllow { name, scope: BucketScope::Route, keys: 100_000, bytes: 64 << 20 }
 }
 
 /// A route of which only these are known.

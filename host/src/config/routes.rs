@@ -1,6 +1,6 @@
 //! The keys of `[[route]]`, and of the tables in it.
 
-use super::allow::{Allow, Bounds, HttpAllow};
+use super::allow::{Allow, Bounds, BucketAllow, HttpAllow};
 use super::defaults;
 use super::reader::{Found, Notes, Table};
 use super::settings::MOST;
@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Kafka's own bound.
 const LONGEST_TOPIC: usize = 249;
+/// Keys of a bucket: more than one file is for.
+const MOST_KEYS: usize = 1_000_000_000;
 
 /// All routes. `remembered`: how long a workflow that has ended is known.
 pub fn routes(
@@ -191,12 +193,34 @@ fn allow(table: Option<Table<'_>>, databases: &BTreeMap<String, Database>, notes
         false => Err(format!("is no database of this file; add [database.{name}] with a url")),
     });
     let networks = table.list("networks", notes, str::parse);
+    let keyvalue = buckets(&mut table, notes);
     table.finish(notes);
     Allow {
         http,
+        keyvalue,
         networks: networks.into_iter().map(|found| found.value).collect(),
         sql: sql.into_iter().map(|found| found.value).collect(),
     }
+}
+
+fn buckets(table: &mut Table<'_>, notes: &mut Notes<'_>) -> Vec<BucketAllow> {
+    let mut buckets: Vec<BucketAllow> = Vec::new();
+    for mut entry in table.list_of_tables("keyvalue", "bucket", notes) {
+        let name = entry.required("bucket", "seen", notes);
+        let name = name.and_then(|found| checked(found, BucketAllow::check_name, notes));
+        let BucketAllow { keys, bytes, scope, name: _ } = defaults::bucket(String::new());
+        let scope = entry.parsed("scope", notes, str::parse).map_or(scope, |found| found.value);
+        let keys = entry.count("keys", keys, MOST_KEYS, notes);
+        let bytes = entry.size("bytes", bytes, notes);
+        entry.finish(notes);
+        let Some(name) = name else { continue };
+        if buckets.iter().any(|other| other.name == name.value) {
+            notes.fault(name.span, &name.key, "is allowed twice; a name stands for one bucket");
+            continue;
+        }
+        buckets.push(BucketAllow { name: name.value, scope, keys, bytes });
+    }
+    buckets
 }
 
 /// `rate`, and how many at once under a name of its own.

@@ -73,7 +73,7 @@ completions = "records_that_were_deleted"
 # limits = {{ time = "{call}", memory = "{memory}", output = "{output}", events = {events}, response = "{response}", log = "{log}", log-rate = "{log_rate}" }}
 # calls = 16                              # of the plugin at a time; with several routes half of the worker's unless said
 # rate = "100/s"                          # of calls
-# allow = {{ http = ["https://api.example.com/v1"], sql = ["orders"] }}   # nothing unless said
+# allow = {{ http = ["https://api.example.com/v1"], sql = ["orders"], keyvalue = ["seen"] }}   # nothing unless said
 config = {{ batch = "100", delay-ms = "5000" }}   # what the plugin reads through wasi:config/store
 "#,
         group = defaults::GROUP,
@@ -142,7 +142,7 @@ mod tests {
         );
         let route = &mut with.routes[0];
         assert!(route.bounds.rate.is_some() && route.bounds.at_once.is_some());
-        assert_eq!((route.allow.http.len(), route.allow.sql.len()), (1, 1));
+        assert_eq!((route.allow.http.len(), route.allow.sql.len(), route.allow.keyvalue.len()), (1, 1, 1));
         (route.bounds, route.allow) = Default::default();
         assert_eq!(with, without);
     }

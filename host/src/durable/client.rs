@@ -8,6 +8,7 @@ use resonate::send::Sender;
 use resonate::transport::Transport;
 use resonate::types::{PromiseCreateReq, PromiseRecord, PromiseSettleReq, SettleState, TaskData, Value};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,6 +17,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// deadline is the workflow's own affair.
 pub const FAR_FUTURE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// The version of the protocol, as the SDK says it.
+const VERSION: &str = "2026-04-01";
 /// How many promises one page of a search holds.
 const PAGE: u32 = 100;
 
@@ -23,6 +26,7 @@ const PAGE: u32 = 100;
 #[derive(Clone)]
 pub struct Client {
     sender: Sender,
+    transport: Transport,
     codec: Codec,
     target: String,
     /// Where notifications for this process go.
@@ -34,8 +38,10 @@ impl Client {
     pub fn new(network: Arc<dyn Network>) -> Self {
         let target = network.target_resolver(network.group());
         let unicast = network.unicast().to_owned();
+        let transport = Transport::new(network);
         Client {
-            sender: Sender::new(Transport::new(network), None),
+            sender: Sender::new(transport.clone(), None),
+            transport,
             codec: Codec::new(Arc::new(NoopEncryptor)),
             target,
             unicast,
@@ -132,6 +138,26 @@ impl Client {
         // A promise of another program may hold anything: what does not decode is none of ours.
         let promises = page.promises.into_iter().filter_map(|p| self.codec.decode_promise(p).ok()).collect();
         Ok((promises, page.cursor))
+    }
+
+    /// Sends a request of a kind that the SDK does not know; answers its data.
+    pub async fn ask<T: DeserializeOwned>(&self, kind: &str, data: &impl Serialize) -> Result<T, DurableError> {
+        let unreadable = |e: serde_json::Error| DurableError::Unavailable { reason: format!("{kind}: {e}") };
+        let corr_id = uuid::Uuid::new_v4().simple().to_string();
+        let head = serde_json::json!({"corrId": corr_id, "version": VERSION});
+        let request = serde_json::json!({"kind": kind, "head": head, "data": data});
+        let mut answer = self.transport.send_json(request).await.map_err(|e| DurableError::from_sdk(kind, e))?;
+        let data = answer.get_mut("data").map(serde_json::Value::take).unwrap_or_default();
+        match answer["head"]["status"].as_u64() {
+            Some(200) => serde_json::from_value(data).map_err(unreadable),
+            status => {
+                let reason = data.as_str().map_or_else(|| data.to_string(), str::to_owned);
+                match status.and_then(|status| u16::try_from(status).ok()) {
+                    Some(status @ 300..500) => Err(DurableError::Refused { request: kind.to_owned(), status, reason }),
+                    _ => Err(DurableError::Unavailable { reason }),
+                }
+            }
+        }
     }
 
     /// The sender of protocol requests, for what has no method here.

@@ -4,8 +4,8 @@ use super::admission::{Admission, Executions};
 use super::client::Client;
 use super::patience::Patience;
 use super::remote::{Endpoint, RemoteNetwork};
-use super::{DurableError, Endings, timers};
-use crate::config::{Config, Resonate as Server};
+use super::{DurableError, Endings, keyvalue, timers};
+use crate::config::{Config, Resonate as Server, Route};
 use resonate::network::Network;
 use resonate::resonate::{Resonate, ResonateConfig};
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl Connection {
             }
             Some(server) => {
                 let token = server.token.as_ref().map(|token| token.0.clone());
-                wait_for_server(&server.url, &token).await?;
+                wait_for_server(server, &config.routes).await?;
                 let endpoint = Endpoint::Url(&server.url);
                 let network = RemoteNetwork::new(endpoint, &server.group, token, executions.credits())?;
                 (BackEnd::Remote(server.clone()), Arc::new(network))
@@ -132,12 +132,18 @@ impl Running {
     }
 }
 
-/// Returns when the server answers and fires timers.
-async fn wait_for_server(url: &str, token: &Option<String>) -> Result<(), DurableError> {
+/// Returns when the server answers, fires timers, and keeps what the routes need.
+async fn wait_for_server(server: &Server, routes: &[Route]) -> Result<(), DurableError> {
+    let url = &server.url;
+    let token = server.token.as_ref().map(|token| token.0.clone());
     let mut told = false;
     let mut unfired = 0;
     loop {
-        match timers::check(url, token.clone()).await {
+        let checked = match timers::check(url, token.clone()).await {
+            Ok(()) => keyvalue::check(server, routes).await,
+            failed => failed,
+        };
+        match checked {
             Ok(()) => {
                 if told {
                     tracing::info!(url, "the Resonate server answers");

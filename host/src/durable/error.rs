@@ -22,6 +22,19 @@ pub enum DurableError {
         /// How long the check waited.
         waited: Duration,
     },
+    /// The server knows promises, but no keys and values.
+    #[error(
+        "route `{route}` allows its plugin `keyvalue`, and the server at {url} keeps no keys and values (it says: {reason}): use a \
+         `pawl store serve` of this version, or the embedded store (no [resonate] in pawl.toml), or take `keyvalue` out of `allow`"
+    )]
+    NoBuckets {
+        /// The server.
+        url: String,
+        /// The first route that needs them.
+        route: String,
+        /// The server's words.
+        reason: String,
+    },
     /// The server refused a request for good.
     #[error("the durable back end refused {request}: {reason} (status {status})")]
     Refused {

@@ -10,6 +10,7 @@ mod connect;
 mod endings;
 mod envelope;
 mod error;
+mod keyvalue;
 mod lost_leases;
 pub mod patience;
 pub mod remote;

@@ -10,6 +10,8 @@ wasmtime::component::bindgen!({
 
 pub(super) use exports::pawl::worker::handler as wit;
 pub(super) use imports::pawl::worker::sql;
+pub(super) use standard::wasi::keyvalue;
+pub(super) use standard_draft2::wasi::keyvalue as keyvalue_draft2;
 
 /// The interfaces of ours that a plugin may import.
 mod imports {
@@ -18,6 +20,29 @@ mod imports {
         inline: "package pawl:host; world imports { import pawl:worker/sql@0.1.0; }",
         world: "pawl:host/imports",
         imports: { default: async },
+    });
+}
+
+/// The next draft of the interface below, with handles for compare-and-swap.
+mod standard_draft2 {
+    wasmtime::component::bindgen!({
+        path: "wit/keyvalue-draft2",
+        world: "wasi:keyvalue/imports",
+        imports: { default: async },
+        with: {
+            "wasi:keyvalue/store.bucket": crate::plugin::capabilities::keyvalue::Handle,
+            "wasi:keyvalue/atomics.cas": crate::plugin::capabilities::keyvalue_draft2::Cas,
+        },
+    });
+}
+
+/// The standard interface of keys and values.
+mod standard {
+    wasmtime::component::bindgen!({
+        path: "wit/keyvalue",
+        world: "wasi:keyvalue/imports",
+        imports: { default: async },
+        with: { "wasi:keyvalue/store.bucket": crate::plugin::capabilities::keyvalue::Handle },
     });
 }
 

@@ -93,7 +93,7 @@ impl Drop for Counted<'_> {
 pub(super) struct Waits(Arc<Mutex<Vec<String>>>);
 
 /// The wait goes on while this lives.
-struct Waiting<'a> {
+pub(super) struct Waiting<'a> {
     waits: &'a Waits,
     what: &'a str,
 }
@@ -104,7 +104,8 @@ impl Waits {
         self.lock().last().cloned()
     }
 
-    fn begin<'a>(&'a self, what: &'a str) -> Waiting<'a> {
+    /// It waits for this from now on.
+    pub(super) fn begin<'a>(&'a self, what: &'a str) -> Waiting<'a> {
         self.lock().push(what.to_owned());
         Waiting { waits: self, what }
     }

@@ -4,6 +4,7 @@ use super::capabilities::config::Settings;
 use super::capabilities::http::Http;
 use super::error::GrantError;
 use super::gate::Gate;
+use super::keyvalue::KeyValue;
 use super::lanes::Cost;
 use super::log_budget::LogBudget;
 use super::sql::{Databases, Sql};
@@ -23,6 +24,7 @@ pub struct Grants {
     pub(super) cost: Arc<Cost>,
     pub(super) http: Http,
     pub(super) sql: Sql,
+    pub(super) keyvalue: KeyValue,
 }
 
 impl Grants {
@@ -35,6 +37,7 @@ impl Grants {
             log: Arc::new(LogBudget::new(route.limits.log_rate)),
             http: Http::new(name, &route.allow, &route.limits)?,
             sql: Sql::new(name, &route.allow.sql, databases),
+            keyvalue: KeyValue::new(route, databases.buckets()),
             route: name.as_str().into(),
             config: Settings::new(&route.config.0),
             limits: route.limits.clone(),

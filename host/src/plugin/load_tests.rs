@@ -17,7 +17,7 @@ async fn each_refusal_says_what_is_wrong() {
     assert_eq!(
         refusal(component("fixtures/foreign-import")).await,
         "imports example:missing/thing@1.0.0, which this host does not offer (it offers pawl:worker, wasi:cli, wasi:clocks, wasi:config, \
-         wasi:filesystem, wasi:http, wasi:io, wasi:random, wasi:sockets)"
+         wasi:filesystem, wasi:http, wasi:io, wasi:keyvalue, wasi:random, wasi:sockets)"
     );
     assert_eq!(
         refusal(component("fixtures/core-module")).await,

@@ -12,6 +12,7 @@ mod folder;
 mod gate;
 mod grants;
 mod handler;
+mod keyvalue;
 mod lanes;
 mod limits;
 mod log_budget;
@@ -29,6 +30,7 @@ pub use digest::Digest;
 pub use engine::{Engine, EngineSettings};
 pub use error::{EngineError, GrantError, LoadError, RegistryError};
 pub use grants::{Grants, Routes};
+pub use keyvalue::{Buckets, BucketsError};
 pub use registry::{Registry, Status};
 pub use sql::Databases;
 pub use version::{Call, Reply, Version};
@@ -38,6 +40,10 @@ pub use watcher::Watch;
 mod call_tests;
 #[cfg(test)]
 mod http_tests;
+#[cfg(test)]
+mod keyvalue_testing;
+#[cfg(test)]
+mod keyvalue_tests;
 #[cfg(test)]
 mod load_tests;
 #[cfg(test)]

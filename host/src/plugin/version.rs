@@ -11,7 +11,7 @@ use super::handler::Handler;
 use super::lanes::Long;
 use super::limits::{self, Breach, Limiter};
 use super::output::Source;
-use super::sql::{self, Effects};
+use super::sql::{self, Effects, Undone};
 use super::ticker::TICK;
 use crate::config::{Allow, Limits};
 use std::fmt;
@@ -49,6 +49,7 @@ pub struct Call<'a> {
 pub struct Turn {
     pass: Pass,
     permit: Result<OwnedSemaphorePermit, AcquireError>,
+    after_conflict: Option<Pass>,
 }
 
 /// What came of a call.
@@ -58,6 +59,8 @@ pub struct Reply {
     pub result: Result<Outcome, Failure>,
     /// How long it ran, without the wait for its turn.
     pub ran: Duration,
+    /// It failed because what it had read in a bucket was changed beside it: nothing took effect, and it may be called again at once.
+    pub conflict: bool,
 }
 
 impl Version {
@@ -118,7 +121,14 @@ impl Version {
     /// Waits for the turn of a call on the route.
     pub async fn turn(&self, grants: &Grants) -> Turn {
         let pass = grants.calls.enter(&Waits::default()).await;
-        Turn { pass, permit: self.engine.0.permits.clone().acquire_owned().await }
+        Turn { pass, permit: self.engine.0.permits.clone().acquire_owned().await, after_conflict: None }
+    }
+
+    /// The same for a call that is repeated because of a conflict.
+    pub async fn turn_after_conflict(&self, grants: &Grants) -> Turn {
+        // Before the place of a call, which it would else hold while it waits.
+        let after_conflict = Some(grants.keyvalue.turn_after_conflict().await);
+        Turn { after_conflict, ..self.turn(grants).await }
     }
 
     /// Calls the plugin in a fresh instance. Waits for its turn first; the deadline begins after that.
@@ -128,7 +138,7 @@ impl Version {
 
     /// The same for who has waited for the turn.
     pub async fn call_in(self: &Arc<Self>, turn: Turn, call: Call<'_>) -> Reply {
-        let (waits, grants, Turn { pass, permit }) = (Waits::default(), call.grants.clone(), turn);
+        let (waits, grants, Turn { pass, permit, after_conflict }) = (Waits::default(), call.grants.clone(), turn);
         let begun = Instant::now();
         let (step_key, run, again) = (call.progress.step_key.clone(), call.progress.run, call.progress.again);
         let (result, effects) = match permit {
@@ -142,14 +152,21 @@ impl Version {
                 Err(Failure::Transient { reason, after_ms: None })
             }
         };
-        let result = match effects {
+        let settled = match effects {
             Some(effects) => effects.settle(result, &sql::key(&step_key, run), again).await,
-            None => result,
+            None => result.map_err(Undone::from),
         };
-        if result.is_err() {
-            grants.cost.add_failure();
-        }
-        Reply { result, ran: begun.elapsed() }
+        drop(after_conflict);
+        let ran = begun.elapsed();
+        let failure = match settled {
+            Ok(outcome) => return Reply { result: Ok(outcome), ran, conflict: false },
+            Err(Undone::Conflict(reason)) => {
+                return Reply { result: Err(Failure::Transient { reason, after_ms: None }), ran, conflict: true };
+            }
+            Err(Undone::Failed(failure)) => failure,
+        };
+        grants.cost.add_failure();
+        Reply { result: Err(failure), ran, conflict: false }
     }
 
     /// Calls the plugin so often in one instance, which no route ever does: what isolation costs is measured against it.

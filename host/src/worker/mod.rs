@@ -1,6 +1,7 @@
 //! A worker: plugins, durable back end, emitter and consumer put together, and taken apart again in order.
 
 mod dispatcher;
+pub mod keyvalue;
 
 use crate::admin::{self, AdminError};
 use crate::config::{Config, Kafka, Route};
@@ -12,6 +13,7 @@ use crate::plugin::{
 use crate::workflow::observe::Observer;
 use crate::workflow::{Deps, MessageWorkflow};
 use dispatcher::Dispatcher;
+use keyvalue::StoreBuckets;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +61,9 @@ impl Worker {
         let engine = Engine::new(EngineSettings { calls: config.worker.calls, cache: config.plugins.cache.clone() })?;
         // The store first: when another process holds it, nothing else should have begun.
         let connection = Connection::open(config).await?;
-        let grants = Routes::new(&config.routes, config.worker.calls, &Databases::new(&config.databases)?)?;
+        let buckets = StoreBuckets::of_workflows(connection.client().clone());
+        let databases = Databases::new(&config.databases)?.with_buckets(buckets);
+        let grants = Routes::new(&config.routes, config.worker.calls, &databases)?;
         let (plugins, watch) = Registry::open(engine, config.plugins.dir.clone(), grants).await?;
         let emitter = Arc::new(Emitter::new(kafka)?);
         let once = Arc::new(OnceEmitter::start(kafka)?);

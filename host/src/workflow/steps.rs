@@ -33,6 +33,9 @@ const POSTPONED_MS: u64 = 10_000;
 const CROWDED_MS: std::ops::Range<u64> = 500..1500;
 /// How long a step waits for its turn to call the plugin; then it sleeps durably.
 const TURN_WAIT: Duration = Duration::from_secs(5);
+/// How often a step that met a conflict is called again at once; then it sleeps durably.
+const CONFLICTS: u32 = 16;
+const CONFLICT_MS: std::ops::Range<u64> = 50..500;
 /// How long the result of a step waits for Kafka.
 const INTENT_WAIT: Duration = Duration::from_secs(1);
 
@@ -112,25 +115,33 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         self.deps
             .observer
             .tell(&self.start.workflow, || What::Calling { step: self.position.step, digest: digest.clone() });
-        let reply = version
-            .call_in(
-                turn,
-                Call {
-                    message: &self.start.message,
-                    progress: Progress {
-                        workflow_id: self.start.workflow.clone(),
-                        step: self.position.step,
-                        attempt: self.position.attempt,
-                        step_key: self.start.step_key(self.position.step),
-                        state: self.position.state.clone(),
-                        signal: self.position.signal.clone(),
-                        run: self.start.created_ms,
-                        again,
-                    },
-                    grants,
-                },
-            )
-            .await;
+        let call = || Call {
+            message: &self.start.message,
+            progress: Progress {
+                workflow_id: self.start.workflow.clone(),
+                step: self.position.step,
+                attempt: self.position.attempt,
+                step_key: self.start.step_key(self.position.step),
+                state: self.position.state.clone(),
+                signal: self.position.signal.clone(),
+                run: self.start.created_ms,
+                again,
+            },
+            grants,
+        };
+        let mut reply = version.call_in(turn, call()).await;
+        // Nothing took effect, and nothing is wrong: it costs no attempt.
+        for _ in 0..CONFLICTS {
+            let (true, Err(Failure::Transient { reason, .. })) = (reply.conflict, &reply.result) else { break };
+            let (workflow, step) = (&self.start.workflow, self.position.step);
+            tracing::debug!(target: "pawl::step", workflow, step, "step begins anew: {reason}");
+            let Ok(turn) = tokio::time::timeout(TURN_WAIT, version.turn_after_conflict(grants)).await else { break };
+            reply = version.call_in(turn, call()).await;
+        }
+        if let (true, Err(Failure::Transient { reason, .. })) = (reply.conflict, &reply.result) {
+            let (reason, delay_ms) = (reason.clone(), rand::random_range(CONFLICT_MS));
+            return Ok(record(Next::Postpone { reason, delay_ms, crowded: true, lost }));
+        }
         reached("step.after-call");
         let at_ms = now_ms();
         let next = self.decide(reply.result, route, at_ms);

@@ -4,6 +4,8 @@ mod back_pressure;
 mod crash;
 mod dead_letters;
 mod disk;
+#[cfg(feature = "failpoints")]
+mod keyvalue;
 mod messages;
 mod order;
 mod plugin_tools;

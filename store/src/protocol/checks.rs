@@ -29,6 +29,9 @@ impl Operation {
             }
             Operation::TaskSuspend(suspend) => suspend.check()?,
             Operation::ScheduleCreate(create) => create.check()?,
+            Operation::KvGet(get) => get.check()?,
+            Operation::KvList(list) => list.check()?,
+            Operation::KvApply(apply) => apply.check()?,
             _ => {}
         }
         Ok(self)

@@ -3,6 +3,7 @@
 mod answer;
 mod checks;
 mod data;
+pub mod keyvalue;
 mod parse;
 mod payload;
 
@@ -36,6 +37,10 @@ pub enum Operation {
     ScheduleCreate(CreateSchedule),
     ScheduleDelete(Id),
     Search(Search),
+    KvGet(keyvalue::Get),
+    KvList(keyvalue::List),
+    KvOutcome(keyvalue::FindOutcome),
+    KvApply(keyvalue::Apply),
     /// Whether the timers run by themselves.
     DebugTimers {
         run: bool,
@@ -54,6 +59,9 @@ impl Operation {
                 | Operation::TaskGet(_)
                 | Operation::ScheduleGet(_)
                 | Operation::Search(_)
+                | Operation::KvGet(_)
+                | Operation::KvList(_)
+                | Operation::KvOutcome(_)
                 | Operation::DebugSnap
         )
     }
@@ -85,6 +93,10 @@ impl Operation {
             Operation::ScheduleCreate(_) => "schedule.create",
             Operation::ScheduleDelete(_) => "schedule.delete",
             Operation::Search(search) => search.of.operation(),
+            Operation::KvGet(_) => "pawl.kv.get",
+            Operation::KvList(_) => "pawl.kv.list",
+            Operation::KvOutcome(_) => "pawl.kv.outcome",
+            Operation::KvApply(_) => "pawl.kv.apply",
             Operation::DebugTimers { run: false } => "debug.start",
             Operation::DebugTimers { run: true } => "debug.stop",
             Operation::DebugTick(_) => "debug.tick",

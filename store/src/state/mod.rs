@@ -1,5 +1,6 @@
 //! The protocol's writing operations over one open transaction: promises here, tasks, schedules and time in files of their own.
 
+mod keyvalue;
 mod retention;
 mod schedules;
 mod tasks;
@@ -129,6 +130,7 @@ impl<'a> State<'a> {
             Operation::TaskContinue(resume) => self.continue_task(&resume.id),
             Operation::ScheduleCreate(create) => self.create_schedule(create),
             Operation::ScheduleDelete(delete) => self.delete_schedule(&delete.id),
+            Operation::KvApply(apply) => self.apply(&apply),
             Operation::DebugTimers { run } => {
                 self.effects.push(Effect::Timers { run });
                 Ok(Reply::empty())
@@ -140,7 +142,8 @@ impl<'a> State<'a> {
             }
             Operation::DebugReset => {
                 self.view.connection.execute_batch(
-                    "DELETE FROM promises; DELETE FROM tasks; DELETE FROM callbacks; DELETE FROM listeners; DELETE FROM schedules",
+                    "DELETE FROM promises; DELETE FROM tasks; DELETE FROM callbacks; DELETE FROM listeners; DELETE FROM schedules; \
+                     DELETE FROM kv_buckets; DELETE FROM kv_entries; DELETE FROM kv_outcomes",
                 )?;
                 self.effects.push(Effect::Reset);
                 Ok(Reply::empty())
@@ -149,6 +152,9 @@ impl<'a> State<'a> {
             | Operation::TaskGet(_)
             | Operation::ScheduleGet(_)
             | Operation::Search(_)
+            | Operation::KvGet(_)
+            | Operation::KvList(_)
+            | Operation::KvOutcome(_)
             | Operation::DebugSnap => Ok(Reply::error(500, "not an operation that writes")),
         }
     }

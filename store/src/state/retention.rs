@@ -112,7 +112,7 @@ impl State<'_> {
             }
         }
         while let Some(origin) = tree.origins.last() {
-            if !self.remove_branch(origin, left)? {
+            if !self.remove_branch(origin, left)? || !self.remove_outcomes(origin, left)? {
                 return Ok(Some(tree));
             }
             if tree.origins.len() == 1 {

@@ -1,4 +1,4 @@
-//! Files that the first release made are brought up to date, or left alone.
+//! Files that earlier releases made are brought up to date, or left alone.
 
 use super::*;
 use rusqlite::Connection;
@@ -132,6 +132,32 @@ async fn a_file_of_the_first_release_becomes_what_a_new_one_is_and_keeps_its_con
     assert_eq!(check(&path, |violation| panic!("{violation}")).unwrap().violations, 0);
 }
 
+/// Schema 2 knew promises, tasks and schedules, but no buckets.
+#[tokio::test]
+async fn a_file_of_schema_2_becomes_what_a_new_one_is_and_keeps_its_contents() {
+    let (dir, path) = place();
+    let connection = Connection::open(&path).unwrap();
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").unwrap();
+    connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+    connection.execute_batch(include_str!("schema_2.sql")).unwrap();
+    connection
+        .execute_batch(
+            "INSERT INTO promises (id, state, param, value, tags, timeout_at, created_at, origin, timer) \
+             VALUES ('p', 0, '{\"data\":\"cA==\"}', '{}', '{}', 9000000000000, 5, 'p', 0)",
+        )
+        .unwrap();
+    drop(connection);
+    let store = open(&path).await.unwrap();
+    assert_eq!(ask(&store, "promise.get", json!({"id": "p"})).await.1["promise"]["param"]["data"], "cA==");
+    let apply = json!({"once": {"key": "k", "owner": "p", "outcome": "o"}, "buckets": [{"bucket": "b", "write": {"a": "MQ=="}}]});
+    assert_eq!(ask(&store, "pawl.kv.apply", apply).await.0, 200);
+    store.close().await.unwrap();
+    let fresh = dir.path().join("fresh.db");
+    open(&fresh).await.unwrap().close().await.unwrap();
+    assert_eq!(shape(&path), shape(&fresh));
+    assert_eq!(check(&path, |violation| panic!("{violation}")).unwrap().violations, 0);
+}
+
 #[tokio::test]
 async fn the_timeouts_that_somebody_may_wait_for_are_armed() {
     let (_dir, path) = place();
@@ -163,7 +189,7 @@ async fn a_migration_that_fails_leaves_the_file_as_it_was() {
     let before = std::fs::read(&path).unwrap();
     for _ in 0..2 {
         let error = open(&path).await.unwrap_err();
-        assert!(matches!(&error, OpenError::Migration { found: 1, known: 2, .. }), "{error}");
+        assert!(matches!(&error, OpenError::Migration { found: 1, known: 3, .. }), "{error}");
     }
     assert_eq!(std::fs::read(&path).unwrap(), before);
     let version: i64 =

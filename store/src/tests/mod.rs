@@ -1,6 +1,7 @@
 //! Tests of the store through its protocol, on a clock that the test sets, and through the SDK.
 
 mod delivery;
+mod keyvalue;
 mod machine;
 mod migrations;
 mod readers;

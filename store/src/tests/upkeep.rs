@@ -26,6 +26,9 @@ async fn lively() -> Scene {
     scene.ask("task.halt", json!({"id": "r0"})).await;
     let schedule = json!({"id": "s", "cron": "* * * * *", "promiseId": "s.{{.timestamp}}", "promiseTimeout": 1});
     scene.ask("schedule.create", schedule).await;
+    let once = json!({"key": "r0:0", "owner": "r0", "outcome": "o"});
+    let written = json!({"once": once, "buckets": [{"bucket": "b", "write": {"k": "djE="}}]});
+    scene.ask("pawl.kv.apply", written).await;
     scene
 }
 
@@ -69,6 +72,11 @@ async fn each_rule_finds_what_breaks_it_and_names_it() {
         ("UPDATE schedules SET last_run_at = next_run_at", "schedule `s` has run after"),
         ("UPDATE schedules SET promise_tags = '7'", "schedule `s` has a param"),
         ("UPDATE schedules SET cron = 'never'", "schedule `s` has no valid expression"),
+        ("UPDATE kv_buckets SET bytes = bytes + 1", "bucket `b` counts other"),
+        ("DELETE FROM kv_entries", "bucket `b` counts other"),
+        ("UPDATE kv_entries SET version = 9", "bucket `b` holds a key of a version"),
+        ("UPDATE kv_entries SET bucket = 9", "key `k` is in a bucket"),
+        ("UPDATE kv_outcomes SET owner = 'gone'", "outcome `r0:0` belongs"),
     ] {
         std::fs::write(&path, &sound).unwrap();
         let connection = Connection::open(&path).unwrap();
@@ -158,6 +166,7 @@ async fn counts_show_what_is_there_while_it_is_in_use() {
     assert_eq!(states(&found.promises), ["pending 5", "resolved 1"]);
     assert_eq!(states(&found.tasks), ["acquired 1", "fulfilled 1", "halted 1", "suspended 1"]);
     assert_eq!((found.schedules, found.callbacks, found.listeners), (1, 1, 1));
+    assert_eq!((found.buckets, found.keys, found.key_bytes), (1, 1, 3));
     assert_eq!(found.oldest_pending, Some(Oldest { id: "r0".to_owned(), created_at: START }));
     assert_eq!(found.next_due, Some(1_020_000), "the schedule's next minute comes before the lease ends");
     assert!(found.file_bytes > 0 && found.wal_bytes > 0);

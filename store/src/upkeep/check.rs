@@ -10,7 +10,7 @@ use std::path::Path;
 /// Something that can't be in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// What it is about: `promise`, `task`, `schedule`, or `file`.
+    /// What it is about: `promise`, `task`, `schedule`, `bucket`, `key`, `outcome`, or `file`.
     pub what: &'static str,
     /// Its id; of the file, the part.
     pub id: String,

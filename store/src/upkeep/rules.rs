@@ -125,4 +125,26 @@ pub const RULES: &[Rule] = &[
         "SELECT id FROM schedules WHERE coalesce(json_type(CASE WHEN json_valid(promise_param) THEN promise_param END), '') <> \
          'object' OR coalesce(json_type(CASE WHEN json_valid(promise_tags) THEN promise_tags END), '') <> 'object'",
     ),
+    rule(
+        "bucket",
+        "counts other keys or bytes than it holds",
+        "SELECT b.name FROM kv_buckets b LEFT JOIN (SELECT bucket, count(*) AS keys, \
+         sum(length(CAST(key AS BLOB)) + length(value)) AS bytes FROM kv_entries GROUP BY bucket) e ON e.bucket = b.id \
+         WHERE b.keys <> coalesce(e.keys, 0) OR b.bytes <> coalesce(e.bytes, 0)",
+    ),
+    rule(
+        "bucket",
+        "holds a key of a version that it has not reached",
+        "SELECT DISTINCT b.name FROM kv_entries e JOIN kv_buckets b ON b.id = e.bucket WHERE e.version > b.version OR e.version < 1",
+    ),
+    rule(
+        "key",
+        "is in a bucket that is not there",
+        "SELECT key FROM kv_entries WHERE bucket NOT IN (SELECT id FROM kv_buckets)",
+    ),
+    rule(
+        "outcome",
+        "belongs to a promise that is not there",
+        "SELECT key FROM kv_outcomes WHERE owner NOT IN (SELECT id FROM promises)",
+    ),
 ];

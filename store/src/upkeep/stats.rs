@@ -27,6 +27,12 @@ pub struct Stats {
     pub callbacks: u64,
     /// Addresses that are told when a promise is settled, once for each promise.
     pub listeners: u64,
+    /// Buckets that something was ever written to.
+    pub buckets: u64,
+    /// Keys in all of them.
+    pub keys: u64,
+    /// The bytes of these keys and their values.
+    pub key_bytes: u64,
     /// The pending root promise that was created first.
     pub oldest_pending: Option<Oldest>,
     /// When the next timeout, end of a lease, delayed task or schedule is due.
@@ -59,6 +65,11 @@ pub fn stats(path: &Path) -> Result<Stats, UpkeepError> {
             .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))
             .map(i64::unsigned_abs)
     };
+    let sum = |column: &str| {
+        connection
+            .query_row(&format!("SELECT coalesce(sum({column}), 0) FROM kv_buckets"), [], |row| row.get::<_, i64>(0))
+            .map(i64::unsigned_abs)
+    };
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let free = pragma("freelist_count").and_then(|pages| Ok(pages * pragma("page_size")?)).map_err(failed)?;
     Ok(Stats {
@@ -80,6 +91,9 @@ pub fn stats(path: &Path) -> Result<Stats, UpkeepError> {
         schedules: count("schedules").map_err(failed)?,
         callbacks: count("callbacks").map_err(failed)?,
         listeners: count("listeners").map_err(failed)?,
+        buckets: count("kv_buckets").map_err(failed)?,
+        keys: sum("keys").map_err(failed)?,
+        key_bytes: sum("bytes").map_err(failed)?,
         oldest_pending: oldest(&connection, now).map_err(failed)?,
         next_due: next_timer(&connection).map_err(failed)?,
         file_bytes: size(path),

@@ -52,7 +52,7 @@ fn others(component: &Component) -> &'static [&'static str] {
     match component.language {
         Language::C if component.dir.starts_with("fixtures/") => &["delete-batch-c/src"],
         // Not every fixture has a link to the contract.
-        Language::Rust => &["../wit"],
+        Language::Rust => &["../wit", "../host/wit"],
         // The tools are those of the sample.
         Language::Python => &["delete-batch-python/requirements.txt"],
         Language::JavaScript => &["delete-batch-js/package-lock.json"],

@@ -12,14 +12,17 @@ mod transcript;
 use super::exit::UsageError;
 use super::{Output, logging, settings, shutdown};
 use crate::config::{Config, Route};
+use crate::durable::client::Client;
 use crate::plugin::contract::Signal;
 use crate::plugin::{Databases, Digest, Engine, EngineSettings, Grants, Version};
+use crate::worker::keyvalue::StoreBuckets;
 use crate::workflow::rehearsal::Rehearsal;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
@@ -98,7 +101,7 @@ struct Loaded {
     configured: bool,
     databases: Databases,
     grants: Arc<Grants>,
-    /// For compiled code: a tool leaves nothing behind.
+    /// For compiled code and buckets: a tool leaves nothing behind.
     _cache: TempDir,
 }
 
@@ -123,8 +126,12 @@ impl Loaded {
 
     async fn on(route: Route, configured: bool, databases: Databases, file: &Path) -> anyhow::Result<Loaded> {
         let bytes = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
-        let grants = Grants::new(&route, &databases)?;
         let cache = tempfile::tempdir().context("can't create a temporary folder")?;
+        let given = match route.allow.keyvalue.is_empty() {
+            true => databases.clone(),
+            false => databases.clone().with_buckets(empty_buckets(cache.path()).await?),
+        };
+        let grants = Grants::new(&route, &given)?;
         let engine = Engine::new(EngineSettings { calls: 1, cache: cache.path().to_owned() })?;
         let digest = Digest::of(&bytes);
         let routes = if configured { vec![grants.clone()] } else { Vec::new() };
@@ -132,4 +139,12 @@ impl Loaded {
         let version = loaded.map_err(|e| anyhow::anyhow!("{} {e}", file.display()))?;
         Ok(Loaded { version, route, configured, databases, grants, _cache: cache })
     }
+}
+
+/// Buckets for one component, and for as long as it is tried: the worker's own are in a store that the worker holds.
+async fn empty_buckets(dir: &Path) -> anyhow::Result<Arc<StoreBuckets>> {
+    let options = pawl_store::Options { path: dir.join("buckets.db"), ..pawl_store::Options::default() };
+    let store = pawl_store::Store::open(options).await?;
+    let network = store.network("pawl", Arc::new(Semaphore::new(0)));
+    Ok(StoreBuckets::of_rehearsals(Client::new(Arc::new(network))))
 }

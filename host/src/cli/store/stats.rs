@@ -58,6 +58,7 @@ fn table(stats: &Stats, now: SystemTime) -> String {
         ("schedules", stats.schedules.to_string()),
         ("callbacks", stats.callbacks.to_string()),
         ("listeners", stats.listeners.to_string()),
+        ("keys", format!("{} in {} buckets, {}", stats.keys, stats.buckets, ByteSize(stats.key_bytes))),
         ("oldest pending", oldest),
         ("next due", due),
         ("file", format!("{}, of it free {}", ByteSize(stats.file_bytes), ByteSize(stats.free_bytes))),
@@ -85,12 +86,15 @@ mod tests {
     #[test]
     fn the_table_says_what_there_is() {
         let stats = Stats {
-            schema: 2,
+            schema: 3,
             promises: BTreeMap::from([("pending", 3), ("rejected", 0), ("resolved", 40)]),
             tasks: BTreeMap::from([("pending", 0)]),
             schedules: 1,
             callbacks: 2,
             listeners: 0,
+            buckets: 2,
+            keys: 12,
+            key_bytes: 2048,
             oldest_pending: Some(Oldest { id: "records/a".to_owned(), created_at: 1_000 }),
             next_due: Some(90_500),
             file_bytes: 1 << 20,
@@ -103,11 +107,12 @@ tasks           none
 schedules       1
 callbacks       2
 listeners       0
+keys            12 in 2 buckets, 2.0 KiB
 oldest pending  records/a, created 1m 1s ago
 next due        in 28s
 file            1.0 MiB, of it free 4.0 KiB
 WAL             0 B
-schema          2
+schema          3
 ";
         assert_eq!(table(&stats, UNIX_EPOCH + Duration::from_millis(62_000)), expected);
     }

@@ -2,6 +2,8 @@
 
 pub(super) mod config;
 pub(super) mod http;
+pub(super) mod keyvalue;
+pub(super) mod keyvalue_draft2;
 mod sql;
 mod wasi;
 
@@ -32,7 +34,14 @@ struct Grant {
     line: &'static str,
 }
 
-const ALL: &[Capability] = &[wasi::CAPABILITY, config::CAPABILITY, http::CAPABILITY, sql::CAPABILITY];
+const ALL: &[Capability] = &[
+    wasi::CAPABILITY,
+    config::CAPABILITY,
+    http::CAPABILITY,
+    keyvalue::CAPABILITY,
+    keyvalue_draft2::CAPABILITY,
+    sql::CAPABILITY,
+];
 
 /// What one call's capabilities work on.
 pub(super) struct State {
@@ -136,7 +145,8 @@ mod tests {
     fn the_packages_are_listed_once() {
         assert_eq!(
             offered_packages(),
-            "pawl:worker, wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:http, wasi:io, wasi:random, wasi:sockets"
+            "pawl:worker, wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:http, wasi:io, \
+             wasi:keyvalue, wasi:random, wasi:sockets"
         );
     }
 }

@@ -12,6 +12,7 @@ use crate::config::{self, DatabaseUrl};
 use crate::plugin::bindings::sql::{Answer, Value};
 use crate::plugin::error::GrantError;
 use crate::plugin::gate::{Gate, Waits};
+use crate::plugin::keyvalue::Buckets;
 use futures::FutureExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,9 +23,12 @@ use tokio::time::{timeout, timeout_at};
 /// How long the removal of old rows may take.
 const CLEANING: Duration = Duration::from_secs(30);
 
-/// The databases of a worker, shared by its routes. Clones share everything.
+/// The databases of a worker and its store of buckets, shared by its routes. Clones share everything.
 #[derive(Debug, Clone, Default)]
-pub struct Databases(Arc<BTreeMap<String, Arc<Database>>>);
+pub struct Databases {
+    sql: Arc<BTreeMap<String, Arc<Database>>>,
+    buckets: Option<Arc<dyn Buckets>>,
+}
 
 impl Databases {
     /// Connects to none of them yet.
@@ -33,7 +37,16 @@ impl Databases {
             let database = Database::new(name, settings)?;
             Ok((name.clone(), Arc::new(database)))
         });
-        Ok(Databases(Arc::new(opened.collect::<Result<_, GrantError>>()?)))
+        Ok(Databases { sql: Arc::new(opened.collect::<Result<_, GrantError>>()?), buckets: None })
+    }
+
+    /// The same, with what keeps the buckets of plugins.
+    pub fn with_buckets(self, buckets: Arc<dyn Buckets>) -> Databases {
+        Databases { buckets: Some(buckets), ..self }
+    }
+
+    pub(in crate::plugin) fn buckets(&self) -> Option<Arc<dyn Buckets>> {
+        self.buckets.clone()
     }
 }
 
@@ -47,7 +60,7 @@ pub(in crate::plugin) struct Sql {
 impl Sql {
     /// Names that are no databases were refused with the configuration.
     pub(in crate::plugin) fn new(route: &str, names: &[String], databases: &Databases) -> Sql {
-        let find = |name: &String| Some((name.clone(), databases.0.get(name)?.clone()));
+        let find = |name: &String| Some((name.clone(), databases.sql.get(name)?.clone()));
         Sql { allowed: names.iter().filter_map(find).collect(), route: route.to_owned() }
     }
 

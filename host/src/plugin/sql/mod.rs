@@ -17,5 +17,5 @@ mod tls;
 
 pub use database::Databases;
 pub(super) use database::Sql;
-pub(super) use effects::{Effects, Kind};
+pub(super) use effects::{Effects, Kind, Undone};
 pub(super) use steps::key;
