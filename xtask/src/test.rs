@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that can be tested, and one closing line for the whole.
 
 use crate::kafka::Kafka;
+use crate::oci_registry;
 use crate::plugins::{self, NativeTests};
 use crate::postgres::Postgres;
 use crate::process;
@@ -31,6 +32,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
     // Before the build below, which may put another file in our place.
     let xtask = std::env::current_exe()?;
     let plugins = plugins::build_all()?;
+    let registry = oci_registry::program()?;
     // Before Kafka is started: it should not wait through a long build.
     let mut build = process::cargo();
     process::succeed(
@@ -47,7 +49,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
         .args(filters(args))
         .current_dir(crate::root());
     workspace.env("PAWL_TEST_KAFKA", &kafka.address).env("PAWL_TEST_PLUGINS", &plugins);
-    workspace.env("PAWL_TEST_XTASK", &xtask);
+    workspace.env("PAWL_TEST_XTASK", &xtask).env("PAWL_TEST_OCI_REGISTRY", &registry);
     // Projects of new plugins are built as their READMEs say.
     workspace.env("PATH", plugins::path_with_tools()?);
     workspace.env("PAWL_TEST_POSTGRES", &postgres.url).env("PAWL_TEST_POSTGRES_CA", &postgres.authority);

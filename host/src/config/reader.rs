@@ -140,6 +140,24 @@ impl<'i> Table<'i> {
         parsed
     }
 
+    /// The same for a list that would mean the opposite of what it says if nothing were in it; `otherwise`: what to do instead.
+    pub fn filled_list<T>(
+        &mut self,
+        key: &'static str,
+        notes: &mut Notes<'_>,
+        otherwise: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let empty = self.entries.iter().find(|entry| entry.key == key).and_then(|entry| {
+            let empty = entry.value.get_ref().as_array().is_some_and(|array| array.is_empty());
+            empty.then(|| entry.value.span())
+        });
+        if let Some(span) = empty {
+            notes.fault(span, &self.path_of(key), format!("is empty; {otherwise}"));
+        }
+        self.list(key, notes, parse).into_iter().map(|found| found.value).collect()
+    }
+
     /// A list of tables in which a text stands for a table that holds only that, under `main`.
     pub fn list_of_tables(&mut self, key: &'static str, main: &'static str, notes: &mut Notes<'_>) -> Vec<Table<'i>> {
         let mut tables = Vec::new();

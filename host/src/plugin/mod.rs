@@ -14,10 +14,12 @@ mod grants;
 mod lanes;
 mod limits;
 mod log_budget;
+mod oci;
 mod output;
 mod registry;
 mod reload;
 mod shape;
+mod signature;
 mod sql;
 mod ticker;
 mod version;
@@ -27,7 +29,9 @@ pub use digest::Digest;
 pub use engine::{Engine, EngineSettings};
 pub use error::{EngineError, GrantError, LoadError, RegistryError};
 pub use grants::{Grants, Routes};
-pub use registry::{Registry, Status};
+pub use oci::{Access, Artifact, OciError, Repository, Wanted};
+pub use registry::{Registry, Sources, Status};
+pub use signature::TrustedKeys;
 pub use sql::Databases;
 pub use version::{Call, Reply, Version};
 pub use watcher::Watch;
@@ -38,6 +42,8 @@ mod call_tests;
 mod http_tests;
 #[cfg(test)]
 mod load_tests;
+#[cfg(test)]
+mod signature_tests;
 #[cfg(test)]
 mod sql_access_tests;
 #[cfg(test)]

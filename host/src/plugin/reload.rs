@@ -2,9 +2,10 @@
 
 use super::engine::Engine;
 use super::error::LoadError;
-use super::folder::{self, Content, Found, Stamp};
+use super::folder::{self, Content, Found};
 use super::limits::size;
 use super::registry::{Entry, Refusal, Registry};
+use super::signature::TrustedKeys;
 use super::version::Version;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -24,6 +25,7 @@ const GRAIN: Duration = Duration::from_secs(1);
 pub(super) struct Reloader {
     engine: Engine,
     dir: PathBuf,
+    keys: TrustedKeys,
     registry: Registry,
     seen: HashMap<String, Seen>,
     folder: Folder,
@@ -39,7 +41,7 @@ enum Folder {
 }
 
 struct Seen {
-    stamp: Stamp,
+    file: Found,
     since: Instant,
     /// When to read it; `None` until it changes.
     due: Option<Instant>,
@@ -47,9 +49,9 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(stamp: Stamp, now: Instant) -> Self {
-        let due = if stamp.is_younger_than(QUIET) { now + QUIET } else { now };
-        Seen { stamp, since: now, due: Some(due), gone_since: None }
+    fn new(file: Found, now: Instant) -> Self {
+        let due = if file.is_younger_than(QUIET) { now + QUIET } else { now };
+        Seen { file, since: now, due: Some(due), gone_since: None }
     }
 }
 
@@ -57,8 +59,8 @@ impl Seen {
 pub(super) type Listing = io::Result<Option<BTreeMap<String, Found>>>;
 
 impl Reloader {
-    pub(super) fn new(engine: Engine, dir: PathBuf, registry: Registry) -> Self {
-        Reloader { engine, dir, registry, seen: HashMap::new(), folder: Folder::Unknown }
+    pub(super) fn new(engine: Engine, dir: PathBuf, keys: TrustedKeys, registry: Registry) -> Self {
+        Reloader { engine, dir, keys, registry, seen: HashMap::new(), folder: Folder::Unknown }
     }
 
     /// Loads what is ready; with `now`, all that is there. Answers when to look again even if nothing changes.
@@ -66,9 +68,9 @@ impl Reloader {
         let files = self.tell_folder(listing)?;
         let now = Instant::now();
         for (name, file) in &files {
-            let seen = self.seen.entry(name.clone()).or_insert_with(|| Seen::new(file.stamp.clone(), now));
-            if seen.stamp != file.stamp {
-                *seen = Seen::new(file.stamp.clone(), now);
+            let seen = self.seen.entry(name.clone()).or_insert_with(|| Seen::new(file.clone(), now));
+            if seen.file != *file {
+                *seen = Seen::new(file.clone(), now);
             }
             seen.gone_since = None;
             let since = seen.since;
@@ -95,6 +97,7 @@ impl Reloader {
         if folder != self.folder {
             let loaded = self.registry.names();
             match (&folder, &self.folder) {
+                (Folder::Missing, _) | (Folder::There, Folder::Unknown) if !self.registry.routes().need_folder() => {}
                 (Folder::Missing, _) if loaded.is_empty() => {
                     tracing::warn!(target: "pawl::registry", "plugins folder {dir} does not exist; routes wait until it does");
                 }
@@ -152,15 +155,16 @@ impl Reloader {
 
     /// Answers when to read the file again. `patient_until`: a file that is not whole is not complained about before then.
     async fn read(&mut self, name: &str, file: &Found, patient_until: Option<Instant>) -> Option<Instant> {
-        let reading = file.clone();
-        let content = tokio::task::spawn_blocking(move || folder::read(&reading)).await;
-        let again = file.stamp.is_younger_than(GRAIN).then(|| Instant::now() + GRAIN);
+        let (reading, keys) = (file.clone(), self.keys.clone());
+        let content = tokio::task::spawn_blocking(move || folder::read(&reading, &keys)).await;
+        let again = file.is_younger_than(GRAIN).then(|| Instant::now() + GRAIN);
         let entry = self.registry.entry(name);
         let (bytes, digest) = match content {
             Ok(Content::Whole(bytes, digest)) => (bytes, digest),
             Ok(Content::Changed) => return Some(Instant::now() + QUIET),
-            Ok(Content::Refused(e)) => {
-                self.refuse(name, file, entry, Refusal { digest: None, reason: e.to_string() });
+            Ok(Content::Refused(e, _)) if e.is_incomplete() && patient_until.is_some() => return patient_until,
+            Ok(Content::Refused(e, digest)) => {
+                self.refuse(name, file, entry, Refusal { digest, reason: e.to_string(), lasts: false });
                 return again;
             }
             Err(e) => {
@@ -176,7 +180,7 @@ impl Reloader {
             }
             return again;
         }
-        if entry.refused.as_ref().is_some_and(|refused| refused.digest == Some(digest)) {
+        if entry.refused.as_ref().is_some_and(|refused| refused.lasts && refused.digest == Some(digest)) {
             return again;
         }
         match self.engine.load_for(name, bytes, digest, self.registry.routes().of_plugin(name)).await {
@@ -184,9 +188,11 @@ impl Reloader {
             Err(e) if e.is_incomplete() && patient_until.is_some() => return patient_until,
             // Not the file's fault: it is tried again when it changes, or the worker is started again.
             Err(e @ LoadError::Compiler(_)) => {
-                self.refuse(name, file, entry, Refusal { digest: None, reason: e.to_string() });
+                self.refuse(name, file, entry, Refusal { digest: None, reason: e.to_string(), lasts: false });
             }
-            Err(e) => self.refuse(name, file, entry, Refusal { digest: Some(digest), reason: e.to_string() }),
+            Err(e) => {
+                self.refuse(name, file, entry, Refusal { digest: Some(digest), reason: e.to_string(), lasts: true });
+            }
         }
         again
     }

@@ -5,6 +5,8 @@ mod crash;
 mod dead_letters;
 mod disk;
 mod messages;
+mod oci;
+mod oci_registry;
 mod order;
 mod plugin_tools;
 mod poison;
