@@ -7,7 +7,7 @@ use crate::postgres::Postgres;
 use crate::process;
 use anyhow::Context;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
     let xtask = std::env::current_exe()?;
     let plugins = plugins::build_all()?;
     let registry = oci_registry::program()?;
+    let minisign = minisign()?;
     // Before Kafka is started: it should not wait through a long build.
     let mut build = process::cargo();
     process::succeed(
@@ -50,6 +51,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
         .current_dir(crate::root());
     workspace.env("PAWL_TEST_KAFKA", &kafka.address).env("PAWL_TEST_PLUGINS", &plugins);
     workspace.env("PAWL_TEST_XTASK", &xtask).env("PAWL_TEST_OCI_REGISTRY", &registry);
+    workspace.env("PAWL_TEST_MINISIGN", &minisign);
     // Projects of new plugins are built as their READMEs say.
     workspace.env("PATH", plugins::path_with_tools()?);
     workspace.env("PAWL_TEST_POSTGRES", &postgres.url).env("PAWL_TEST_POSTGRES_CA", &postgres.authority);
@@ -72,6 +74,14 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
     }
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(tally.failed == 0)
+}
+
+/// What users sign plugins with.
+fn minisign() -> anyhow::Result<PathBuf> {
+    if process::find("minisign").is_none() {
+        plugins::install_debian("`minisign` is missing", &["minisign"])?;
+    }
+    process::need("minisign", "apt-get install -y minisign")
 }
 
 /// Options of cargo come before the filters; `--` then hands these to the test runners.

@@ -148,10 +148,9 @@ impl<'i> Table<'i> {
         otherwise: &str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Vec<T> {
-        let empty = self.entries.iter().find(|entry| entry.key == key).and_then(|entry| {
-            let empty = entry.value.get_ref().as_array().is_some_and(|array| array.is_empty());
-            empty.then(|| entry.value.span())
-        });
+        let is_empty = |value: &DeValue<'_>| matches!(value, DeValue::Array(array) if array.is_empty());
+        let named = self.entries.iter().find(|entry| entry.key == key);
+        let empty = named.filter(|entry| is_empty(entry.value.get_ref())).map(|entry| entry.value.span());
         if let Some(span) = empty {
             notes.fault(span, &self.path_of(key), format!("is empty; {otherwise}"));
         }

@@ -4,13 +4,14 @@ use oci_client::Reference;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// What a reference begins with where something else could stand.
 const SCHEME: &str = "oci://";
 
-/// An artifact in a registry, by tag, by digest or by both: then the digest decides.
+/// An artifact in a registry, by tag, by digest or by both: then the digest decides. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OciReference(Reference);
+pub struct OciReference(Arc<Reference>);
 
 impl FromStr for OciReference {
     type Err = String;
@@ -19,13 +20,13 @@ impl FromStr for OciReference {
     fn from_str(text: &str) -> Result<Self, String> {
         let form = "write it like \"oci://ghcr.io/acme/delete-batch:1.2@sha256:...\"";
         let name = text.strip_prefix(SCHEME).unwrap_or(text);
-        let reference: Reference =
-            name.parse().map_err(|e| format!("is no reference to an OCI registry ({e}); {form}"))?;
+        let reference = name.parse::<Reference>();
+        let reference = reference.map_err(|e| format!("is no reference to an OCI registry ({e}); {form}"))?;
         match reference.digest() {
             Some(digest) if !is_sha256(digest) => {
                 Err(format!("has a digest other than `sha256:` and 64 digits (0-9, a-f); {form}"))
             }
-            _ => Ok(OciReference(reference)),
+            _ => Ok(OciReference(Arc::new(reference))),
         }
     }
 }
@@ -75,10 +76,10 @@ impl OciReference {
     pub fn pinned(&self, digest: &str) -> OciReference {
         let (registry, repository) = (self.0.registry().to_owned(), self.0.repository().to_owned());
         let digest = format!("sha256:{digest}");
-        OciReference(match self.0.tag() {
+        OciReference(Arc::new(match self.0.tag() {
             Some(tag) => Reference::with_tag_and_digest(registry, repository, tag.to_owned(), digest),
             None => Reference::with_digest(registry, repository, digest),
-        })
+        }))
     }
 
     /// Whether the registry is on this machine.

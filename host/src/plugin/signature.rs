@@ -57,24 +57,39 @@ pub(super) fn path_of(file: &Path) -> PathBuf {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use minisign::KeyPair;
     use proptest::prelude::*;
-    use std::io::Cursor;
+    use std::fs;
+    use std::process::{Command, Stdio};
+    use tempfile::TempDir;
 
-    /// Who signs.
-    pub struct Signer(KeyPair);
+    /// Who signs: the tool itself, with a key of its own.
+    pub struct Signer(TempDir);
 
     impl Signer {
         pub fn new() -> Self {
-            Signer(KeyPair::generate_unencrypted_keypair().unwrap())
+            let signer = Signer(tempfile::tempdir().unwrap());
+            signer.run(&["-G", "-W", "-p", "key.pub", "-s", "key"]);
+            signer
         }
 
+        /// The second line of its public key's file.
         pub fn key(&self) -> PublicKey {
-            PublicKey::from_base64(&self.0.pk.to_base64()).unwrap()
+            let file = fs::read_to_string(self.0.path().join("key.pub")).unwrap();
+            PublicKey::from_base64(file.lines().nth(1).unwrap()).unwrap()
         }
 
         pub fn sign(&self, bytes: &[u8]) -> String {
-            minisign::sign(Some(&self.0.pk), &self.0.sk, Cursor::new(bytes), None, None).unwrap().into_string()
+            fs::write(self.0.path().join("p.wasm"), bytes).unwrap();
+            self.run(&["-S", "-s", "key", "-m", "p.wasm"]);
+            fs::read_to_string(self.0.path().join("p.wasm.minisig")).unwrap()
+        }
+
+        fn run(&self, args: &[&str]) {
+            let Some(tool) = std::env::var_os("PAWL_TEST_MINISIGN") else {
+                panic!("PAWL_TEST_MINISIGN is not set: run cargo xtask test");
+            };
+            let ran = Command::new(tool).args(args).current_dir(self.0.path()).stdin(Stdio::null()).output().unwrap();
+            assert!(ran.status.success(), "{ran:?}");
         }
     }
 
@@ -144,7 +159,8 @@ pub(super) mod tests {
     proptest! {
         #[test]
         fn no_signature_panics(signature in prop::collection::vec(any::<u8>(), 0..300)) {
-            let keys = TrustedKeys::new(&[Signer::new().key()]);
+            let key = "RWSGayJwNNlKp5rIsnNyqPz/R9mK6aGs78T+0KI39XzyFPIHyio6y2NI";
+            let keys = TrustedKeys::new(&[PublicKey::from_base64(key).unwrap()]);
             prop_assert!(keys.check(Path::new("p.wasm"), b"x", Some(&signature)).is_err());
         }
     }

@@ -15,9 +15,9 @@ pub enum OciError {
     NotFound(OciReference),
     /// The login is wrong or missing.
     #[error(
-        "{} refuses access to {reference} {login}: log in with `docker login {0}`, or set PAWL_OCI_USERNAME and PAWL_OCI_PASSWORD; \
-         some registries answer so too where there is no such repository",
-        reference.registry()
+        "{registry} refuses access to {reference} {login}: log in with `docker login {registry}`, or set PAWL_OCI_USERNAME and \
+         PAWL_OCI_PASSWORD; some registries answer so too where there is no such repository",
+        registry = reference.registry()
     )]
     Refused {
         /// What was asked for.
