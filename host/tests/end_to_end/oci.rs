@@ -69,7 +69,7 @@ async fn what_is_pushed_comes_back_by_tag_and_by_digest() {
     assert_eq!(told(&push(dir.path(), "fixtures/scripted.wasm", &reference), "pinned"), pinned);
 
     let by_digest = format!("{}@sha256:{}", registry.reference("acme/scripted"), pin(&pinned));
-    for (to, reference) in [("by-tag", reference.as_str()), ("pinned", &pinned), ("by-digest", &by_digest)] {
+    for (to, reference) in [("by-tag", reference.as_str()), ("pinned", pinned.as_str()), ("by-digest", by_digest.as_str())] {
         let pulled = succeeds(pawl(dir.path(), &[], &["pull", reference, "--to", to]));
         assert_eq!((told(&pulled, "digest"), pin(&told(&pulled, "pinned"))), (digest.clone(), pin(&pinned)));
         let file = dir.path().join(to).join("scripted.wasm");
@@ -132,7 +132,7 @@ async fn push_raw(registry: &OciRegistry, name: &str, config: &str, layer: &str,
     let image: Reference = format!("{}/{name}", registry.address).parse().unwrap();
     let client = registry.client().await;
     let component = bytes("fixtures/scripted.wasm");
-    let digests = [&b"{}"[..], &component].map(|bytes| format!("sha256:{}", Digest::of(bytes)));
+    let digests = [&b"{}"[..], &component[..]].map(|bytes| format!("sha256:{}", Digest::of(bytes)));
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": OCI_IMAGE_MEDIA_TYPE,
@@ -193,7 +193,7 @@ fn a_registry_that_wants_a_login_gets_it_or_refuses() {
     let (registry, dir) = (OciRegistry::start_with_login(), tempfile::tempdir().unwrap());
     let reference = registry.reference("acme/p:1");
     let file = component("fixtures/scripted.wasm");
-    let push = ["push", file.to_str().unwrap(), &reference];
+    let push = ["push", file.to_str().unwrap(), reference.as_str()];
     let login = [("PAWL_OCI_USERNAME", USER), ("PAWL_OCI_PASSWORD", PASSWORD)];
     let host = &registry.address;
     let refused = fails(pawl(dir.path(), &[], &push));
@@ -207,7 +207,7 @@ fn a_registry_that_wants_a_login_gets_it_or_refuses() {
     assert!(fails(pawl(dir.path(), &elsewhere, &push)).contains("without a login"));
     succeeds(pawl(dir.path(), &login, &push));
 
-    let pull = ["pull", &reference];
+    let pull = ["pull", reference.as_str()];
     assert!(fails(pawl(dir.path(), &[], &pull)).contains("refuses access"));
     // As `docker login` writes it; the value is base64 of "anna:hunter2-registry".
     let config = json!({ "auths": { host: { "auth": "YW5uYTpodW50ZXIyLXJlZ2lzdHJ5" } } });
