@@ -5,6 +5,7 @@ mod broker;
 mod chaos;
 mod demo;
 mod kafka;
+mod oci_registry;
 mod plugins;
 mod postgres;
 mod process;

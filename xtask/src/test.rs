@@ -1,12 +1,13 @@
 //! `cargo xtask test`: everything that can be tested, and one closing line for the whole.
 
 use crate::kafka::Kafka;
+use crate::oci_registry;
 use crate::plugins::{self, NativeTests};
 use crate::postgres::Postgres;
 use crate::process;
 use anyhow::Context;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,8 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
     // Before the build below, which may put another file in our place.
     let xtask = std::env::current_exe()?;
     let plugins = plugins::build_all()?;
+    let registry = oci_registry::program()?;
+    let minisign = minisign()?;
     // Before Kafka is started: it should not wait through a long build.
     let mut build = process::cargo();
     process::succeed(
@@ -47,7 +50,8 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
         .args(filters(args))
         .current_dir(crate::root());
     workspace.env("PAWL_TEST_KAFKA", &kafka.address).env("PAWL_TEST_PLUGINS", &plugins);
-    workspace.env("PAWL_TEST_XTASK", &xtask);
+    workspace.env("PAWL_TEST_XTASK", &xtask).env("PAWL_TEST_OCI_REGISTRY", &registry);
+    workspace.env("PAWL_TEST_MINISIGN", &minisign);
     // Projects of new plugins are built as their READMEs say.
     workspace.env("PATH", plugins::path_with_tools()?);
     workspace.env("PAWL_TEST_POSTGRES", &postgres.url).env("PAWL_TEST_POSTGRES_CA", &postgres.authority);
@@ -70,6 +74,14 @@ pub fn run(args: &TestArgs) -> anyhow::Result<bool> {
     }
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(tally.failed == 0)
+}
+
+/// What users sign plugins with.
+fn minisign() -> anyhow::Result<PathBuf> {
+    if process::find("minisign").is_none() {
+        plugins::install_debian("`minisign` is missing", &["minisign"])?;
+    }
+    process::need("minisign", "apt-get install -y minisign")
 }
 
 /// Options of cargo come before the filters; `--` then hands these to the test runners.

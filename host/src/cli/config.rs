@@ -28,7 +28,8 @@ pub fn run(command: ConfigCommand) -> anyhow::Result<()> {
             println!("{}: ok, {} route(s)", path.display(), config.routes.len());
             for route in &config.routes {
                 let completions = route.completions.as_deref().unwrap_or("(no completions)");
-                println!("  {}: {} -> {}.wasm -> {}", route.name, route.topic, route.plugin, completions);
+                let ending = if route.reference().is_some() { "" } else { ".wasm" };
+                println!("  {}: {} -> {}{ending} -> {}", route.name, route.topic, route.plugin, completions);
             }
             if let Err(e) = config.check_runnable() {
                 println!("not enough for `pawl run`: {e}");

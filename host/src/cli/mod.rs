@@ -79,7 +79,7 @@ enum Command {
     /// The durable store on its own: serve it to several workers, look after its file
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Write the project of a new plugin; check, call and test a plugin without Kafka
+    /// Write the project of a new plugin; check, call and test a plugin without Kafka; pull and push
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// Check a configuration file, or print a sample
@@ -120,10 +120,10 @@ pub fn main() -> ExitCode {
 }
 
 /// Writes a file of which whoever waits for it sees all or nothing.
-fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
+fn write_whole(path: &Path, content: impl AsRef<[u8]>) -> anyhow::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
-    let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
+    let written = std::fs::write(&temporary, content).and_then(|()| std::fs::rename(&temporary, path));
     written.with_context(|| format!("can't write {}", path.display()))
 }
 

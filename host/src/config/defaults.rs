@@ -26,7 +26,12 @@ pub fn plugins(base: &Path) -> Plugins {
 
 /// The cache stands beside the folder, not in it: what is in the folder is watched.
 pub fn plugins_at(dir: &Path) -> Plugins {
-    Plugins { dir: dir.to_owned(), cache: dir.parent().unwrap_or(Path::new("")).join(CACHE_DIR) }
+    Plugins {
+        dir: dir.to_owned(),
+        cache: dir.parent().unwrap_or(Path::new("")).join(CACHE_DIR),
+        trusted_keys: Vec::new(),
+        plain_http: Vec::new(),
+    }
 }
 
 pub fn worker() -> Worker {

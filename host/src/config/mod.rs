@@ -6,6 +6,7 @@ mod fault;
 #[cfg(test)]
 mod faults_tests;
 mod reader;
+mod reference;
 mod routes;
 mod sample;
 mod settings;
@@ -13,6 +14,7 @@ mod types;
 
 pub use allow::*;
 pub use fault::{ConfigError, Fault};
+pub use reference::OciReference;
 pub use sample::sample;
 pub use types::*;
 

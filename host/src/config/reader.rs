@@ -140,6 +140,23 @@ impl<'i> Table<'i> {
         parsed
     }
 
+    /// The same for a list that would mean the opposite of what it says if nothing were in it; `otherwise`: what to do instead.
+    pub fn filled_list<T>(
+        &mut self,
+        key: &'static str,
+        notes: &mut Notes<'_>,
+        otherwise: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let is_empty = |value: &DeValue<'_>| matches!(value, DeValue::Array(array) if array.is_empty());
+        let named = self.entries.iter().find(|entry| entry.key == key);
+        let empty = named.filter(|entry| is_empty(entry.value.get_ref())).map(|entry| entry.value.span());
+        if let Some(span) = empty {
+            notes.fault(span, &self.path_of(key), format!("is empty; {otherwise}"));
+        }
+        self.list(key, notes, parse).into_iter().map(|found| found.value).collect()
+    }
+
     /// A list of tables in which a text stands for a table that holds only that, under `main`.
     pub fn list_of_tables(&mut self, key: &'static str, main: &'static str, notes: &mut Notes<'_>) -> Vec<Table<'i>> {
         let mut tables = Vec::new();

@@ -3,6 +3,7 @@
 use super::allow::{Allow, Bounds, BucketAllow, HttpAllow};
 use super::defaults;
 use super::reader::{Found, Notes, Table};
+use super::reference::OciReference;
 use super::settings::MOST;
 use super::types::{Database, Delivery, IdSource, Limits, Order, Properties, Retry, Route};
 use std::collections::{BTreeMap, HashMap};
@@ -13,11 +14,12 @@ const LONGEST_TOPIC: usize = 249;
 /// Keys of a bucket: more than one file is for.
 const MOST_KEYS: usize = 1_000_000_000;
 
-/// All routes. `remembered`: how long a workflow that has ended is known.
+/// All routes. `remembered`: how long a workflow that has ended is known; `signed`: whether plugins must be.
 pub fn routes(
     tables: Vec<Table<'_>>,
     remembered: Duration,
     databases: &BTreeMap<String, Database>,
+    signed: bool,
     notes: &mut Notes<'_>,
 ) -> Vec<Route> {
     let mut names = HashMap::new();
@@ -25,7 +27,7 @@ pub fn routes(
     let mut routes = Vec::new();
     for (index, table) in tables.into_iter().enumerate() {
         let span = table.span.clone();
-        let Some(route) = route(table, remembered, databases, notes) else { continue };
+        let Some(route) = route(table, remembered, databases, signed, notes) else { continue };
         if let Some(first) = names.insert(route.name.clone(), index) {
             let message = format!("route[{first}] is named `{}` too; give one of them another name", route.name);
             notes.fault(span.clone(), &format!("route[{index}].name"), message);
@@ -43,12 +45,13 @@ fn route(
     mut table: Table<'_>,
     remembered: Duration,
     databases: &BTreeMap<String, Database>,
+    signed: bool,
     notes: &mut Notes<'_>,
 ) -> Option<Route> {
     let topic = table.required("topic", "records_to_be_deleted", notes);
     let topic = topic.and_then(|found| checked(found, topic_name, notes));
     let plugin = table.required("plugin", "delete-batch", notes);
-    let plugin = plugin.and_then(|found| checked(found, plugin_name, notes));
+    let plugin = plugin.and_then(|found| checked(found, |name| plugin_name(name, signed), notes));
     let name = table.parsed("name", notes, |name| route_name(name).map(|()| name.to_owned()));
     let topic_text = topic.as_ref().map(|found| found.value.clone()).unwrap_or_default();
     let Route {
@@ -266,9 +269,23 @@ fn route_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn plugin_name(name: &str) -> Result<(), String> {
+fn plugin_name(name: &str, signed: bool) -> Result<(), String> {
+    if OciReference::is_meant(name) {
+        return match OciReference::written_out(name)?.digest() {
+            // A digest in a file that is trusted says as much as a signature.
+            None if signed => Err(
+                "names no digest: with `trusted-keys` under [plugins] what comes from a registry is pinned with @sha256:... \
+                 (`pawl plugin pull` prints it)"
+                    .to_owned(),
+            ),
+            _ => Ok(()),
+        };
+    }
     if name.starts_with('.') || name.contains(['/', '\\', '\0']) {
-        return Err("is the name of a file in the plugins folder, without `.wasm` and without a folder".to_owned());
+        return Err(
+            "is the name of a file in the plugins folder, without `.wasm` and without a folder, or begins with oci://"
+                .to_owned(),
+        );
     }
     if let Some(stem) = name.strip_suffix(".wasm") {
         return Err(format!("is written without its ending: plugin = \"{stem}\""));

@@ -42,7 +42,9 @@ brokers = "localhost:9092"
 
 # [plugins]
 # dir = "{plugins}"                         # watched; plugins/NAME.wasm is the plugin NAME
-# cache = "{cache}"                   # compiled components
+# cache = "{cache}"                   # compiled components, and those from registries
+# trusted-keys = ["RWSGayJwNNlKp5rIsnNyqPz/R9mK6aGs78T+0KI39XzyFPIHyio6y2NI"]   # minisign's; files must be signed by one of them
+# plain-http = ["registry.internal:5000"]   # registries without TLS
 
 # [worker]
 # max-in-flight = {max_in_flight}                     # executions at a time; sleeping workflows do not count
@@ -60,7 +62,7 @@ brokers = "localhost:9092"
 
 [[route]]
 topic = "{topic}"
-plugin = "{plugin}"                 # plugins/{plugin}.wasm
+plugin = "{plugin}"                 # plugins/{plugin}.wasm; or oci://HOST/NAME:TAG@sha256:DIGEST, from a registry
 completions = "records_that_were_deleted"
 # name = "{topic}"          # in workflow ids and logs; the topic unless said otherwise
 # dead-letters = "{dead_letters}"
@@ -142,6 +144,9 @@ mod tests {
         );
         let route = &mut with.routes[0];
         assert!(route.bounds.rate.is_some() && route.bounds.at_once.is_some());
+        let plugins = &mut with.plugins;
+        assert_eq!((plugins.trusted_keys.len(), plugins.plain_http.len()), (1, 1));
+        (plugins.trusted_keys, plugins.plain_http) = Default::default();
         assert_eq!((route.allow.http.len(), route.allow.sql.len(), route.allow.keyvalue.len()), (1, 1, 1));
         (route.bounds, route.allow) = Default::default();
         assert_eq!(with, without);

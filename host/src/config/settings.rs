@@ -5,6 +5,7 @@ use super::fault::Fault;
 use super::reader::{Notes, Table};
 use super::routes::routes;
 use super::types::{Config, Database, DatabaseUrl, Kafka, Plugins, Properties, Resonate, Secret, Store, Worker};
+use minisign_verify::PublicKey;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -38,13 +39,15 @@ pub fn read(text: &str, base: &Path, environment: &dyn Fn(&str) -> Option<String
     // How long a server elsewhere remembers is not known here.
     let remembered = if resonate.is_none() { store.retention } else { Duration::MAX };
     let databases = databases(root.table("database", &mut notes), base, &mut notes);
+    let plugins = plugins(root.table("plugins", &mut notes), base, &mut notes);
+    let signed = !plugins.trusted_keys.is_empty();
     let config = Config {
         kafka: root.table("kafka", &mut notes).map(|table| kafka(table, &mut notes)),
         resonate,
         store,
-        plugins: plugins(root.table("plugins", &mut notes), base, &mut notes),
+        plugins,
         worker: worker(root.table("worker", &mut notes), &mut notes),
-        routes: routes(root.tables("route", &mut notes), remembered, &databases, &mut notes),
+        routes: routes(root.tables("route", &mut notes), remembered, &databases, signed, &mut notes),
         databases,
     };
     root.finish(&mut notes);
@@ -121,13 +124,32 @@ fn store(table: Option<Table<'_>>, base: &Path, notes: &mut Notes<'_>) -> Store 
 
 fn plugins(table: Option<Table<'_>>, base: &Path, notes: &mut Notes<'_>) -> Plugins {
     let Some(mut table) = table else { return defaults::plugins(base) };
-    let Plugins { dir, cache } = match table.text("dir", notes) {
+    let Plugins { dir, cache, trusted_keys: _, plain_http: _ } = match table.text("dir", notes) {
         Some(found) => defaults::plugins_at(&base.join(found.value)),
         None => defaults::plugins(base),
     };
-    let plugins = Plugins { dir, cache: table.text("cache", notes).map_or(cache, |found| base.join(found.value)) };
+    let plugins = Plugins {
+        dir,
+        cache: table.text("cache", notes).map_or(cache, |found| base.join(found.value)),
+        trusted_keys: table.filled_list("trusted-keys", notes, "to take unsigned components, leave it out", public_key),
+        plain_http: table.list("plain-http", notes, host).into_iter().map(|found| found.value).collect(),
+    };
     table.finish(notes);
     plugins
+}
+
+fn host(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains(['/', '@']) {
+        true => Err("is no registry; write it like \"registry.internal:5000\"".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+fn public_key(text: &str) -> Result<PublicKey, String> {
+    PublicKey::from_base64(text).map_err(|_| {
+        "is no public key of minisign's: it is the second line of minisign.pub, 56 characters that begin with \"RW\""
+            .to_owned()
+    })
 }
 
 fn worker(table: Option<Table<'_>>, notes: &mut Notes<'_>) -> Worker {

@@ -1,6 +1,8 @@
 //! The settings of a worker as the rest of the program sees them: complete, validated, defaults filled in.
 
 use super::allow::{Allow, Bounds, Rate};
+use super::reference::OciReference;
+use minisign_verify::PublicKey;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -99,6 +101,10 @@ pub struct Plugins {
     pub dir: PathBuf,
     /// Where compiled components are kept. Default: `.pawl-cache` inside [`Plugins::dir`]'s parent.
     pub cache: PathBuf,
+    /// Whose signatures the components in the folder need. Default: nobody's, they need none.
+    pub trusted_keys: Vec<PublicKey>,
+    /// Registries that are spoken to without TLS, as `host` or `host:port`. Those on this machine are in any case.
+    pub plain_http: Vec<String>,
 }
 
 /// `[worker]`: the bounds of one worker process.
@@ -147,7 +153,7 @@ pub struct Route {
     pub name: String,
     /// The topic that is consumed.
     pub topic: String,
-    /// The plugin: the file `{plugin}.wasm` in the plugins folder.
+    /// The plugin: the file `{plugin}.wasm` in the plugins folder, or an [`OciReference`].
     pub plugin: String,
     /// Where events go that name no topic. Absent: such an event is a permanent failure of the workflow.
     pub completions: Option<String>,
@@ -174,6 +180,13 @@ pub struct Route {
     pub allow: Allow,
     /// How many calls of the plugin, and how often.
     pub bounds: Bounds,
+}
+
+impl Route {
+    /// Where the plugin lies, if not in the plugins folder.
+    pub fn reference(&self) -> Option<OciReference> {
+        OciReference::is_meant(&self.plugin).then(|| self.plugin.parse().ok()).flatten()
+    }
 }
 
 /// How often an event, or a dead letter, may come to a reader.

@@ -13,6 +13,18 @@ impl Digest {
         Digest(Sha256::digest(bytes).into())
     }
 
+    /// The digest that 64 hexadecimal digits stand for.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if digits.len() != 2 * bytes.len() || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(digits.get(2 * at..2 * at + 2)?, 16).ok()?;
+        }
+        Some(Digest(bytes))
+    }
+
     /// The first 8 hexadecimal digits: enough for a log line.
     pub fn short(&self) -> String {
         self.to_string().chars().take(8).collect()

@@ -1,5 +1,6 @@
 //! What can go wrong before a component is called: in starting the engine, in loading a component, in opening the folder.
 
+use super::oci::OciError;
 use std::path::PathBuf;
 
 /// Why the engine could not start.
@@ -86,12 +87,70 @@ pub enum LoadError {
     /// The file can't be read.
     #[error("can't be read: {0}")]
     Unreadable(#[source] std::io::Error),
+    /// Signatures are asked for, and there is none.
+    #[error(
+        "is not signed, and `trusted-keys` of [plugins] in pawl.toml asks for it: sign it (`minisign -S -m {file}`) and put \
+         {signature} beside it"
+    )]
+    Unsigned {
+        /// The component's file.
+        file: String,
+        /// Where its signature belongs.
+        signature: String,
+    },
+    /// What lies where the signature belongs is something else, or half of one.
+    #[error("has a {signature} that is no signature of minisign's: make it with `minisign -S -m {file}`")]
+    NoSignature {
+        /// The component's file.
+        file: String,
+        /// The signature's.
+        signature: String,
+    },
+    /// The file itself was signed, not its hash: long the default, and no longer the tool's.
+    #[error(
+        "is signed in minisign's old form ({signature}): sign it again with `minisign -S -m {file}`, before its version 0.10 with -H"
+    )]
+    OldSignature {
+        /// The component's file.
+        file: String,
+        /// The signature's.
+        signature: String,
+    },
+    /// The signature is of other bytes.
+    #[error(
+        "is not what {signature} signs: one of the two belongs to another build, or was changed; sign this one (`minisign -S -m \
+         {file}`)"
+    )]
+    OtherSigned {
+        /// The component's file.
+        file: String,
+        /// The signature's.
+        signature: String,
+    },
+    /// Somebody else signed it.
+    #[error(
+        "is signed ({signature}) with a key that is none of `trusted-keys` of [plugins] in pawl.toml: sign it with one of those, or \
+         add this one"
+    )]
+    UntrustedKey {
+        /// The signature's file.
+        signature: String,
+    },
 }
 
 impl LoadError {
-    /// Whether more bytes may make it whole: somebody may still be writing.
+    /// Whether more may make it whole: somebody may still be writing, or have its signature yet to write.
     pub(super) fn is_incomplete(&self) -> bool {
-        matches!(self, LoadError::Empty | LoadError::Truncated { .. })
+        matches!(
+            self,
+            LoadError::Empty
+                | LoadError::Truncated { .. }
+                | LoadError::Unsigned { .. }
+                | LoadError::NoSignature { .. }
+                | LoadError::OldSignature { .. }
+                | LoadError::OtherSigned { .. }
+                | LoadError::UntrustedKey { .. }
+        )
     }
 }
 
@@ -101,6 +160,9 @@ pub enum RegistryError {
     /// Something else has that name.
     #[error("the plugins folder {} is not a folder: set `dir` of [plugins] in pawl.toml to one", .0.display())]
     NotAFolder(PathBuf),
+    /// What comes from registries.
+    #[error(transparent)]
+    Oci(#[from] OciError),
     /// Not allowed to look inside.
     #[error("can't read the plugins folder {}: {source}; set `dir` of [plugins] in pawl.toml, or its permissions", path.display())]
     Unreadable {

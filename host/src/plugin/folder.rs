@@ -3,27 +3,42 @@
 use super::digest::Digest;
 use super::error::LoadError;
 use super::limits::size;
+use super::signature::{self, TrustedKeys};
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
-use std::io;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 const EXTENSION: &str = "wasm";
 /// Interpreters take 20 MB; this only keeps a stray file from filling the memory.
-const LARGEST: u64 = 512 << 20;
+pub(super) const LARGEST: u64 = 512 << 20;
 
-/// A file that counts.
+/// A file that counts, and its signature if one lies beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) path: PathBuf,
-    pub(super) stamp: Stamp,
+    stamp: Stamp,
+    signature: Option<Stamp>,
+}
+
+impl Found {
+    fn at(path: &Path) -> io::Result<Self> {
+        let stamp = Stamp::at(path)?;
+        // What can't be looked at is not there.
+        Ok(Found { path: path.to_owned(), stamp, signature: Stamp::at(&signature::path_of(path)).ok() })
+    }
+
+    /// Whether one of the two was written or put in place less than `time` ago, or (so the clocks say) in the future.
+    pub(super) fn is_younger_than(&self, time: Duration) -> bool {
+        self.stamp.is_younger_than(time) || self.signature.as_ref().is_some_and(|stamp| stamp.is_younger_than(time))
+    }
 }
 
 /// What differs when a file was written or replaced; of a symbolic link: what it leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp {
+struct Stamp {
     device: u64,
     inode: u64,
     length: u64,
@@ -33,6 +48,14 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
+    /// That of a file; anything else is not found.
+    fn at(path: &Path) -> io::Result<Self> {
+        match fs::metadata(path)? {
+            metadata if metadata.is_file() => Ok(Stamp::of(&metadata)),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
     fn of(metadata: &Metadata) -> Self {
         Stamp {
             device: metadata.dev(),
@@ -43,8 +66,7 @@ impl Stamp {
         }
     }
 
-    /// Whether the file was written or put in place less than `time` ago, or (so the clocks say) in the future.
-    pub(super) fn is_younger_than(&self, time: Duration) -> bool {
+    fn is_younger_than(&self, time: Duration) -> bool {
         let (seconds, nanoseconds) = self.modified.max(self.changed);
         let since = Duration::new(seconds.max(0) as u64, nanoseconds.clamp(0, 999_999_999) as u32);
         match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + since) {
@@ -66,11 +88,8 @@ pub(super) fn list(dir: &Path) -> io::Result<Option<BTreeMap<String, Found>>> {
         let path = entry?.path();
         let Some(name) = plugin_name(&path) else { continue };
         // Follows links. What leads nowhere or has just gone is not there.
-        match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_file() => {
-                found.insert(name.to_owned(), Found { stamp: Stamp::of(&metadata), path });
-            }
-            _ => {}
+        if let Ok(file) = Found::at(&path) {
+            found.insert(name.to_owned(), file);
         }
     }
     Ok(Some(found))
@@ -88,25 +107,37 @@ pub(super) enum Content {
     Whole(Vec<u8>, Digest),
     /// It was written or replaced meanwhile.
     Changed,
-    /// It can't be used, whatever is in it.
-    Refused(LoadError),
+    /// It can't be used.
+    Refused(LoadError, Option<Digest>),
 }
 
-/// Reads the file of that stamp, whole.
-pub(super) fn read(file: &Found) -> Content {
+/// Reads the file that was found, whole. If keys are configured, one of them signed just the bytes that are answered.
+pub(super) fn read(file: &Found, keys: &TrustedKeys) -> Content {
     if file.stamp.length > LARGEST {
-        return Content::Refused(LoadError::TooLarge { most: size(LARGEST as usize) });
+        return Content::Refused(LoadError::TooLarge { most: size(LARGEST as usize) }, None);
     }
-    let read = fs::read(&file.path).and_then(|bytes| Ok((bytes, Stamp::of(&fs::metadata(&file.path)?))));
+    let read = fs::read(&file.path).and_then(|bytes| {
+        let signature = file.signature.as_ref().map(|_| read_signature(&file.path)).transpose()?;
+        Ok((bytes, signature, Found::at(&file.path)?))
+    });
     match read {
-        Ok((bytes, stamp)) if stamp == file.stamp && bytes.len() as u64 == stamp.length => {
+        Ok((bytes, signature, now)) if now == *file && bytes.len() as u64 == now.stamp.length => {
             let digest = Digest::of(&bytes);
-            Content::Whole(bytes, digest)
+            match keys.check(&file.path, &bytes, signature.as_deref()) {
+                Ok(()) => Content::Whole(bytes, digest),
+                Err(e) => Content::Refused(e, Some(digest)),
+            }
         }
         Ok(_) => Content::Changed,
         Err(e) if e.kind() == io::ErrorKind::NotFound => Content::Changed,
-        Err(e) => Content::Refused(LoadError::Unreadable(e)),
+        Err(e) => Content::Refused(LoadError::Unreadable(e), None),
     }
+}
+
+fn read_signature(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(signature::path_of(file))?.take(signature::LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -141,11 +172,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.wasm");
         fs::write(&path, "x").unwrap();
-        let found = list(dir.path()).unwrap().unwrap().remove("a").unwrap();
-        assert!(matches!(read(&found), Content::Whole(bytes, _) if bytes == b"x"));
+        let found = || list(dir.path()).unwrap().unwrap().remove("a").unwrap();
+        let read = |found: &Found| read(found, &TrustedKeys::default());
+        let first = found();
+        assert!(matches!(read(&first), Content::Whole(bytes, _) if bytes == b"x"));
         fs::write(&path, "xy").unwrap();
-        assert!(matches!(read(&found), Content::Changed));
+        assert!(matches!(read(&first), Content::Changed));
+        let second = found();
+        fs::write(dir.path().join("a.wasm.minisig"), "").unwrap();
+        assert!(matches!(read(&second), Content::Changed));
         fs::remove_file(&path).unwrap();
-        assert!(matches!(read(&found), Content::Changed));
+        assert!(matches!(read(&second), Content::Changed));
     }
 }

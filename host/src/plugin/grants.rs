@@ -8,7 +8,7 @@ use super::keyvalue::KeyValue;
 use super::lanes::Cost;
 use super::log_budget::LogBudget;
 use super::sql::{Databases, Sql};
-use crate::config::{Allow, Limits, Route};
+use crate::config::{Allow, Limits, OciReference, Route};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -81,6 +81,12 @@ impl Routes {
     /// The grants of one route.
     pub fn route(&self, name: &str) -> Option<&Arc<Grants>> {
         self.0.by_route.get(name)
+    }
+
+    /// Whether one of them, as far as they are known, calls a plugin of the folder.
+    pub(super) fn need_folder(&self) -> bool {
+        let plugins = &self.0.by_plugin;
+        plugins.is_empty() || plugins.keys().any(|plugin| !OciReference::is_meant(plugin))
     }
 
     /// Those of the routes that call a plugin.

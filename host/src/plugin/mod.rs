@@ -17,10 +17,12 @@ mod lanes;
 mod limits;
 mod log_budget;
 mod log_line;
+mod oci;
 mod output;
 mod registry;
 mod reload;
 mod shape;
+mod signature;
 mod sql;
 mod ticker;
 mod version;
@@ -31,7 +33,9 @@ pub use engine::{Engine, EngineSettings};
 pub use error::{EngineError, GrantError, LoadError, RegistryError};
 pub use grants::{Grants, Routes};
 pub use keyvalue::{Buckets, BucketsError};
-pub use registry::{Registry, Status};
+pub use oci::{Access, Artifact, OciError, Repository, Wanted};
+pub use registry::{Registry, Sources, Status};
+pub use signature::TrustedKeys;
 pub use sql::Databases;
 pub use version::{Call, Reply, Version};
 pub use watcher::Watch;
@@ -50,6 +54,7 @@ mod load_tests;
 mod released_tests;
 #[cfg(test)]
 mod reload_tests;
+mod signature_tests;
 #[cfg(test)]
 mod sql_access_tests;
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! Which version of each plugin is in use: read by every call, written by the watcher alone.
+//! Which version of each plugin is in use: read by every call, written by the watcher and the puller, each its own.
 
 use super::digest::Digest;
 use super::engine::Engine;
 use super::error::RegistryError;
 use super::grants::Routes;
+use super::oci::{Puller, Wanted};
+use super::signature::TrustedKeys;
 use super::version::Version;
 use super::watcher::{self, Watch};
 use arc_swap::ArcSwap;
@@ -35,6 +37,19 @@ pub(super) struct Refusal {
     /// Absent: it could not be read.
     pub(super) digest: Option<Digest>,
     pub(super) reason: String,
+    /// Whether the same bytes are refused whenever they come.
+    pub(super) lasts: bool,
+}
+
+/// Where plugins come from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The folder that is watched.
+    pub dir: PathBuf,
+    /// Whose signatures the files in the folder need.
+    pub trusted_keys: TrustedKeys,
+    /// What comes from registries instead.
+    pub wanted: Wanted,
 }
 
 /// What is known of a plugin.
@@ -52,10 +67,21 @@ impl Registry {
     /// Loads what lies in the folder, then watches it. The folder may come later. A component that is refused is no error here: it
     /// is logged, and its routes wait. One is refused too that needs more than each of its routes gives.
     pub async fn open(engine: Engine, dir: PathBuf, routes: Routes) -> Result<(Registry, Watch), RegistryError> {
+        Registry::open_from(engine, Sources { dir, ..Sources::default() }, routes).await
+    }
+
+    /// The same where more is configured than a folder.
+    pub async fn open_from(
+        engine: Engine,
+        sources: Sources,
+        routes: Routes,
+    ) -> Result<(Registry, Watch), RegistryError> {
         let (generation, _) = watch::channel(0);
         let registry = Registry(Arc::new(Inner { plugins: ArcSwap::default(), generation, routes }));
-        let watch = watcher::start(engine, dir, registry.clone()).await?;
-        Ok((registry, watch))
+        let Sources { dir, trusted_keys, wanted } = sources;
+        let watch = watcher::start(engine.clone(), dir, trusted_keys, registry.clone()).await?;
+        let puller = Puller::start(engine, wanted, registry.clone())?;
+        Ok((registry, watch.with(puller)))
     }
 
     /// What the routes give their plugins.
@@ -106,15 +132,17 @@ impl Registry {
         self.0.plugins.load().get(plugin).cloned().unwrap_or_default()
     }
 
-    /// Only the watcher calls this, so nothing changes between reading and writing.
+    /// Of one plugin only the watcher calls this, or only the puller, so nothing changes between reading and writing.
     pub(super) fn set(&self, plugin: &str, entry: Entry) {
-        let mut plugins = BTreeMap::clone(&self.0.plugins.load());
-        if entry.version.is_none() && entry.refused.is_none() {
-            plugins.remove(plugin);
-        } else {
-            plugins.insert(plugin.to_owned(), entry);
-        }
-        self.0.plugins.store(Arc::new(plugins));
+        self.0.plugins.rcu(|plugins| {
+            let mut plugins = BTreeMap::clone(plugins);
+            if entry.version.is_none() && entry.refused.is_none() {
+                plugins.remove(plugin);
+            } else {
+                plugins.insert(plugin.to_owned(), entry.clone());
+            }
+            plugins
+        });
         self.0.generation.send_modify(|generation| *generation += 1);
     }
 }

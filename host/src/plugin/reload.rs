@@ -2,9 +2,10 @@
 
 use super::engine::Engine;
 use super::error::LoadError;
-use super::folder::{self, Content, Found, Stamp};
+use super::folder::{self, Content, Found};
 use super::limits::size;
 use super::registry::{Entry, Refusal, Registry};
+use super::signature::TrustedKeys;
 use super::version::Version;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -24,6 +25,7 @@ const GRAIN: Duration = Duration::from_secs(1);
 pub(super) struct Reloader {
     engine: Engine,
     dir: PathBuf,
+    keys: TrustedKeys,
     registry: Registry,
     seen: HashMap<String, Seen>,
     folder: Folder,
@@ -39,7 +41,7 @@ enum Folder {
 }
 
 struct Seen {
-    stamp: Stamp,
+    file: Found,
     since: Instant,
     /// When to read it; `None` until it changes.
     due: Option<Instant>,
@@ -49,9 +51,9 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(stamp: Stamp, now: Instant) -> Self {
-        let due = if stamp.is_younger_than(QUIET) { now + QUIET } else { now };
-        Seen { finished: !stamp.is_younger_than(PATIENCE), stamp, since: now, due: Some(due), gone_since: None }
+    fn new(file: Found, now: Instant) -> Self {
+        let due = if file.is_younger_than(QUIET) { now + QUIET } else { now };
+        Seen { finished: !file.is_younger_than(PATIENCE), file, since: now, due: Some(due), gone_since: None }
     }
 }
 
@@ -73,8 +75,8 @@ impl Patience {
 pub(super) type Listing = io::Result<Option<BTreeMap<String, Found>>>;
 
 impl Reloader {
-    pub(super) fn new(engine: Engine, dir: PathBuf, registry: Registry) -> Self {
-        Reloader { engine, dir, registry, seen: HashMap::new(), folder: Folder::Unknown }
+    pub(super) fn new(engine: Engine, dir: PathBuf, keys: TrustedKeys, registry: Registry) -> Self {
+        Reloader { engine, dir, keys, registry, seen: HashMap::new(), folder: Folder::Unknown }
     }
 
     /// Loads what is ready; with `at_once`, all that is there. `finished`: the plugins whose files have just been finished. Answers when
@@ -88,9 +90,9 @@ impl Reloader {
         let files = self.tell_folder(listing)?;
         let now = Instant::now();
         for (name, file) in &files {
-            let seen = self.seen.entry(name.clone()).or_insert_with(|| Seen::new(file.stamp.clone(), now));
-            if seen.stamp != file.stamp {
-                *seen = Seen::new(file.stamp.clone(), now);
+            let seen = self.seen.entry(name.clone()).or_insert_with(|| Seen::new(file.clone(), now));
+            if seen.file != *file {
+                *seen = Seen::new(file.clone(), now);
             }
             seen.gone_since = None;
             if finished.contains(name) {
@@ -120,6 +122,7 @@ impl Reloader {
         if folder != self.folder {
             let loaded = self.registry.names();
             match (&folder, &self.folder) {
+                (Folder::Missing, _) | (Folder::There, Folder::Unknown) if !self.registry.routes().need_folder() => {}
                 (Folder::Missing, _) if loaded.is_empty() => {
                     tracing::warn!(target: "pawl::registry", "plugins folder {dir} does not exist; routes wait until it does");
                 }
@@ -177,15 +180,18 @@ impl Reloader {
 
     /// Answers when to read the file again. With `patience`, a file that may still be written is not complained about.
     async fn read(&mut self, name: &str, file: &Found, patience: Option<Patience>) -> Option<Instant> {
-        let reading = file.clone();
-        let content = tokio::task::spawn_blocking(move || folder::read(&reading)).await;
-        let again = file.stamp.is_younger_than(GRAIN).then(|| Instant::now() + GRAIN);
+        let (reading, keys) = (file.clone(), self.keys.clone());
+        let content = tokio::task::spawn_blocking(move || folder::read(&reading, &keys)).await;
+        let again = file.is_younger_than(GRAIN).then(|| Instant::now() + GRAIN);
         let entry = self.registry.entry(name);
         let (bytes, digest) = match content {
             Ok(Content::Whole(bytes, digest)) => (bytes, digest),
             Ok(Content::Changed) => return Some(Instant::now() + QUIET),
-            Ok(Content::Refused(e)) => {
-                self.refuse(name, file, entry, Refusal { digest: None, reason: e.to_string() });
+            Ok(Content::Refused(e, digest)) => {
+                if let Some(until) = patience.and_then(|patience| patience.with(&e)) {
+                    return Some(until);
+                }
+                self.refuse(name, file, entry, Refusal { digest, reason: e.to_string(), lasts: false });
                 return again;
             }
             Err(e) => {
@@ -201,7 +207,7 @@ impl Reloader {
             }
             return again;
         }
-        if entry.refused.as_ref().is_some_and(|refused| refused.digest == Some(digest)) {
+        if entry.refused.as_ref().is_some_and(|refused| refused.lasts && refused.digest == Some(digest)) {
             return again;
         }
         match self.engine.load_for(name, bytes, digest, self.registry.routes().of_plugin(name)).await {
@@ -210,9 +216,10 @@ impl Reloader {
                 if let Some(until) = patience.and_then(|patience| patience.with(&e)) {
                     return Some(until);
                 }
-                // That one is not the file's fault: it is tried again when it changes, or the worker is started again.
+                // A fault of the compiler is not the file's: it is tried again when it changes, or the worker is started again.
                 let digest = (!matches!(e, LoadError::Compiler(_))).then_some(digest);
-                self.refuse(name, file, entry, Refusal { digest, reason: e.to_string() });
+                let lasts = digest.is_some();
+                self.refuse(name, file, entry, Refusal { digest, reason: e.to_string(), lasts });
             }
         }
         again

@@ -102,6 +102,12 @@ impl Version {
         &self.imports
     }
 
+    /// What it exports.
+    pub fn exports(&self) -> Vec<String> {
+        let component = self.pre.instance_pre().component();
+        component.component_type().exports(component.engine()).map(|(name, _)| name.to_owned()).collect()
+    }
+
     /// What its route must say for what it imports, as it is written in pawl.toml.
     pub fn needs(&self) -> Vec<&'static str> {
         let imports: Vec<&str> = self.imports.iter().map(String::as_str).collect();

@@ -1,7 +1,7 @@
 //! The folder as people, editors, deployments and Kubernetes change it, and swaps while calls are in flight.
 
 use super::testing::{Logs, component, engine, grants, limits, message, progress};
-use super::{Call, Digest, Engine, Registry, RegistryError, Routes, Watch};
+use super::{Call, Digest, Engine, Registry, RegistryError, Routes, Sources, TrustedKeys, Watch};
 use crate::plugin::contract::Outcome;
 use std::fs::{self, File};
 use std::io::Write;
@@ -14,10 +14,10 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 /// A folder under watch. Only `root` exists at first.
-struct Folder {
+pub(super) struct Folder {
     engine: Engine,
-    registry: Registry,
-    watch: Watch,
+    pub registry: Registry,
+    pub watch: Watch,
     dir: PathBuf,
     root: TempDir,
     _cache: TempDir,
@@ -37,61 +37,66 @@ impl Folder {
     }
 
     async fn open(prepare: impl FnOnce(&Path)) -> Self {
+        Folder::open_trusting(TrustedKeys::default(), prepare).await
+    }
+
+    pub async fn open_trusting(trusted_keys: TrustedKeys, prepare: impl FnOnce(&Path)) -> Self {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("plugins");
         prepare(&dir);
         let (engine, cache) = engine(4);
-        let (registry, watch) = Registry::open(engine.clone(), dir.clone(), Routes::default()).await.unwrap();
+        let sources = Sources { dir: dir.clone(), trusted_keys, ..Sources::default() };
+        let (registry, watch) = Registry::open_from(engine.clone(), sources, Routes::default()).await.unwrap();
         Folder { engine, registry, watch, dir, root, _cache: cache }
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub fn path(&self, file: &str) -> PathBuf {
         self.dir.join(file)
     }
 
     /// Waits until that content is in use.
-    async fn uses(&self, plugin: &str, bytes: &[u8]) {
+    pub async fn uses(&self, plugin: &str, bytes: &[u8]) {
         let wanted = Digest::of(bytes);
         self.until(|| self.registry.current(plugin).is_some_and(|version| *version.digest() == wanted)).await;
     }
 
     /// Waits until the plugin's file is refused for a reason that contains the text.
-    async fn refuses(&self, plugin: &str, text: &str) {
+    pub async fn refuses(&self, plugin: &str, text: &str) {
         let refused = |status: &super::Status| {
             status.name == plugin && status.refused.as_ref().is_some_and(|reason| reason.contains(text))
         };
         self.until(|| self.registry.status().iter().any(refused)).await;
     }
 
-    async fn until(&self, mut reached: impl FnMut() -> bool) {
+    pub async fn until(&self, mut reached: impl FnMut() -> bool) {
         let mut generation = self.registry.subscribe();
         while !reached() {
             generation.changed().await.unwrap();
         }
     }
 
-    fn digest(&self, plugin: &str) -> Option<Digest> {
+    pub fn digest(&self, plugin: &str) -> Option<Digest> {
         self.registry.current(plugin).map(|version| *version.digest())
     }
 
     /// Considers all that is there and answers whether anything changed by it.
-    async fn is_unmoved(&self) -> bool {
+    pub async fn is_unmoved(&self) -> bool {
         let generation = self.registry.subscribe();
         self.watch.look().await;
         !generation.has_changed().unwrap()
     }
 }
 
-fn a() -> Vec<u8> {
+pub(super) fn a() -> Vec<u8> {
     component("fixtures/scripted")
 }
 
-fn b() -> Vec<u8> {
+pub(super) fn b() -> Vec<u8> {
     component("fixtures/scripted-b")
 }
 
 /// Written beside, then renamed: what a careful deployment does.
-fn replace(path: &Path, bytes: &[u8]) {
+pub(super) fn replace(path: &Path, bytes: &[u8]) {
     let temporary = path.with_extension("tmp");
     fs::write(&temporary, bytes).unwrap();
     fs::rename(temporary, path).unwrap();

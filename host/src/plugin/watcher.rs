@@ -3,8 +3,10 @@
 use super::engine::Engine;
 use super::error::RegistryError;
 use super::folder::{self, plugin_name};
+use super::oci::Puller;
 use super::registry::Registry;
 use super::reload::{Listing, Reloader};
+use super::signature::TrustedKeys;
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::HashSet;
@@ -23,17 +25,28 @@ const RESCAN: Duration = Duration::from_secs(5);
 /// Events come in bursts.
 const BURST: Duration = Duration::from_millis(20);
 
-/// Keeps the registry up to date until it is shut down or dropped.
+/// Keeps the registry up to date, and brings what comes from registries of others, until it is shut down or dropped.
 pub struct Watch {
     stop: CancellationToken,
     looks: mpsc::Sender<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
+    puller: Option<Puller>,
 }
 
 impl Watch {
+    /// Ends that one too when it ends.
+    pub(super) fn with(self, puller: Puller) -> Self {
+        let mut watch = self;
+        watch.puller = Some(puller);
+        watch
+    }
+
     /// Stops watching; a component that is being compiled is compiled first.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
+        if let Some(puller) = self.puller.take() {
+            puller.shutdown().await;
+        }
         if let Some(task) = self.task.take()
             && let Err(e) = task.await
         {
@@ -56,11 +69,19 @@ impl Drop for Watch {
         if let Some(task) = &self.task {
             task.abort();
         }
+        if let Some(puller) = &self.puller {
+            puller.abort();
+        }
     }
 }
 
 /// Loads what is there and goes on watching.
-pub(super) async fn start(engine: Engine, dir: PathBuf, registry: Registry) -> Result<Watch, RegistryError> {
+pub(super) async fn start(
+    engine: Engine,
+    dir: PathBuf,
+    keys: TrustedKeys,
+    registry: Registry,
+) -> Result<Watch, RegistryError> {
     let unreadable = |source| RegistryError::Unreadable { path: dir.clone(), source };
     match tokio::fs::metadata(&dir).await {
         Ok(metadata) if !metadata.is_dir() => return Err(RegistryError::NotAFolder(dir)),
@@ -71,14 +92,14 @@ pub(super) async fn start(engine: Engine, dir: PathBuf, registry: Registry) -> R
     let eyes = Eyes::open(std::path::absolute(&dir).map_err(unreadable)?);
     let (eyes, listing) = eyes.look(dir.clone()).await.map_err(|e| unreadable(std::io::Error::other(e)))?;
     let listing = listing.map_err(unreadable)?;
-    let mut reloader = Reloader::new(engine, dir.clone(), registry);
+    let mut reloader = Reloader::new(engine, dir.clone(), keys, registry);
     let next = reloader.look(Ok(listing), false, &HashSet::new()).await;
 
     let stop = CancellationToken::new();
     // One at a time: who asks waits for the answer.
     let (looks, asked) = mpsc::channel(1);
     let task = tokio::spawn(watch(eyes, dir, reloader, next, stop.clone(), asked));
-    Ok(Watch { stop, looks, task: Some(task) })
+    Ok(Watch { stop, looks, task: Some(task), puller: None })
 }
 
 async fn watch(

@@ -4,11 +4,12 @@ mod dispatcher;
 pub mod keyvalue;
 
 use crate::admin::{self, AdminError};
-use crate::config::{Config, Kafka, Route};
+use crate::config::{Config, Kafka, OciReference, Plugins, Route};
 use crate::durable::{BackEnd, Connection, DurableError, LostLeases, Running};
 use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, Emitter, KafkaError, OnceEmitter};
 use crate::plugin::{
-    Databases, Engine, EngineError, EngineSettings, GrantError, Registry, RegistryError, Routes, Watch,
+    Access, Databases, Engine, EngineError, EngineSettings, GrantError, Registry, RegistryError, Routes, Sources,
+    TrustedKeys, Wanted, Watch,
 };
 use crate::workflow::observe::Observer;
 use crate::workflow::{Deps, MessageWorkflow};
@@ -44,6 +45,23 @@ pub enum WorkerError {
     Admin(#[from] AdminError),
 }
 
+/// Where the plugins come from.
+fn sources(config: &Config) -> Result<Sources, RegistryError> {
+    let Plugins { dir, cache, trusted_keys, plain_http } = &config.plugins;
+    let mut references: Vec<OciReference> = config.routes.iter().filter_map(Route::reference).collect();
+    references.sort_by_key(ToString::to_string);
+    references.dedup();
+    let access = match references.is_empty() {
+        true => Access::default(),
+        false => Access::from_environment(plain_http, |name| std::env::var(name).ok())?,
+    };
+    Ok(Sources {
+        dir: dir.clone(),
+        trusted_keys: TrustedKeys::new(trusted_keys),
+        wanted: Wanted { references, access, cache: cache.clone() },
+    })
+}
+
 /// A worker that executes workflows and is ready to consume.
 pub struct Worker {
     consumer: Consumer,
@@ -64,7 +82,7 @@ impl Worker {
         let buckets = StoreBuckets::of_workflows(connection.client().clone());
         let databases = Databases::new(&config.databases)?.with_buckets(buckets);
         let grants = Routes::new(&config.routes, config.worker.calls, &databases)?;
-        let (plugins, watch) = Registry::open(engine, config.plugins.dir.clone(), grants).await?;
+        let (plugins, watch) = Registry::open_from(engine, sources(config)?, grants).await?;
         let emitter = Arc::new(Emitter::new(kafka)?);
         let once = Arc::new(OnceEmitter::start(kafka)?);
         let routes: Vec<Arc<Route>> = config.routes.iter().cloned().map(Arc::new).collect();

@@ -7,6 +7,8 @@ mod disk;
 #[cfg(feature = "failpoints")]
 mod keyvalue;
 mod messages;
+mod oci;
+mod oci_registry;
 mod order;
 mod plugin_tools;
 mod poison;

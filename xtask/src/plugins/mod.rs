@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use native_tests::NativeTests;
-pub use tools::path as path_with_tools;
+pub use tools::{dir as tools_dir, install_debian, path as path_with_tools};
 
 #[derive(Debug, clap::Args)]
 pub struct PluginsArgs {

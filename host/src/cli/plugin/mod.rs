@@ -1,20 +1,22 @@
-//! `pawl plugin`: what whoever writes a plugin needs, without Kafka.
+//! `pawl plugin`: what whoever writes a plugin or brings it to others needs, without Kafka.
 
 mod call;
 mod check;
 mod message;
 mod name;
 mod new;
+mod pull;
+mod push;
 mod templates;
 mod test;
 mod transcript;
 
 use super::exit::UsageError;
 use super::{Output, logging, settings, shutdown};
-use crate::config::{Config, Route};
+use crate::config::{Config, OciReference, Route};
 use crate::durable::client::Client;
 use crate::plugin::contract::Signal;
-use crate::plugin::{Databases, Digest, Engine, EngineSettings, Grants, Version};
+use crate::plugin::{Access, Databases, Digest, Engine, EngineSettings, Grants, Version};
 use crate::worker::keyvalue::StoreBuckets;
 use crate::workflow::rehearsal::Rehearsal;
 use anyhow::Context;
@@ -34,6 +36,10 @@ pub enum PluginCommand {
     Call(call::CallArgs),
     /// Run recorded messages through a component and compare each step
     Test(test::TestArgs),
+    /// Bring a component from an OCI registry
+    Pull(pull::PullArgs),
+    /// Put a component into an OCI registry
+    Push(push::PushArgs),
 }
 
 pub fn run(command: PluginCommand, output: &Output) -> anyhow::Result<()> {
@@ -46,8 +52,16 @@ pub fn run(command: PluginCommand, output: &Output) -> anyhow::Result<()> {
             PluginCommand::Check(args) => check::run(args).await,
             PluginCommand::Call(args) => call::run(args).await,
             PluginCommand::Test(args) => test::run(args).await,
+            PluginCommand::Pull(args) => pull::run(args).await,
+            PluginCommand::Push(args) => push::run(args).await,
         }
     })
+}
+
+/// How the registry of a reference is spoken to.
+fn registry_access(reference: &OciReference, plain_http: bool) -> anyhow::Result<Access> {
+    let plain: Vec<String> = plain_http.then(|| reference.registry().to_owned()).into_iter().collect();
+    Ok(Access::from_environment(&plain, |name| std::env::var(name).ok())?)
 }
 
 /// The route that a component would be on.
