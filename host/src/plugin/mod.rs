@@ -54,6 +54,7 @@ mod load_tests;
 mod released_tests;
 #[cfg(test)]
 mod reload_tests;
+#[cfg(test)]
 mod signature_tests;
 #[cfg(test)]
 mod sql_access_tests;

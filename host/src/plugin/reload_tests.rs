@@ -2,6 +2,7 @@
 
 use super::folder;
 use super::reload::Reloader;
+use super::signature::TrustedKeys;
 use super::testing::{component, engine};
 use super::{Digest, Registry, Routes, Watch};
 use std::collections::HashSet;
@@ -26,7 +27,7 @@ impl Folder {
         let (engine, cache) = engine(1);
         let nowhere = cache.path().join("nowhere");
         let (registry, watch) = Registry::open(engine.clone(), nowhere, Routes::default()).await.unwrap();
-        let reloader = Reloader::new(engine, dir.path().to_owned(), registry.clone());
+        let reloader = Reloader::new(engine, dir.path().to_owned(), TrustedKeys::default(), registry.clone());
         Folder { registry, reloader, dir, _cache: cache, _watch: watch }
     }
 

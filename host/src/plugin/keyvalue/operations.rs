@@ -18,10 +18,11 @@ impl Effects {
         if let Some(bucket) = self.grants.keyvalue.bucket(name) {
             return Ok(bucket.clone());
         }
-        let Source { workflow, plugin, step } = &self.source;
-        let (plugin, route, name) = (plugin.as_ref(), &self.grants.route, name.escape_debug());
+        let Source { route, workflow, plugin, step } = self.source.as_ref();
+        let (route, plugin, name) = (route.as_ref(), plugin.as_ref(), name.escape_debug());
         tracing::warn!(
             target: "pawl::keyvalue",
+            route,
             workflow,
             plugin,
             step,
@@ -161,9 +162,9 @@ impl Effects {
     }
 
     fn failed(&self, bucket: &Bucket, error: &super::BucketsError) -> Error {
-        let Source { workflow, plugin, step } = &self.source;
-        let (plugin, bucket) = (plugin.as_ref(), &bucket.name);
-        tracing::warn!(target: "pawl::keyvalue", workflow, plugin, step, bucket, "keys were not read: {error}");
+        let Source { route, workflow, plugin, step } = self.source.as_ref();
+        let (route, plugin, bucket) = (route.as_ref(), plugin.as_ref(), &bucket.name);
+        tracing::warn!(target: "pawl::keyvalue", route, workflow, plugin, step, bucket, "keys were not read: {error}");
         Error::Other(error.to_string())
     }
 }
