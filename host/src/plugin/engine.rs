@@ -24,6 +24,11 @@ const MEMORY_RESERVATION: u64 = 4 << 30;
 /// Deep enough for interpreters within a component.
 const WASM_STACK: usize = 1 << 20;
 const ASYNC_STACK: usize = 2 << 20;
+/// What a call wrote to tables of up to this size is overwritten when it ends instead of taken away page by page, so that the next call
+/// need not fault them in again. Of linear memories, which are far larger than what a call touches of them, this would cost more than it
+/// saves; that only what was written is overwritten (`pagemap_scan`) would halve the time of a small call, but pages that are being
+/// swapped out or moved just then are passed over and reach the next call as they are.
+const KEPT_TABLE: usize = 64 << 10;
 /// More than fits in the address space of any machine.
 const MOST_CALLS: usize = 8192;
 /// Slots beyond the permits, for a store that is just being taken apart.
@@ -147,24 +152,8 @@ fn config(slots: u32) -> Config {
         .max_tables_per_module(most::TABLES)
         .max_memories_per_module(most::MEMORIES)
         .table_elements(most::TABLE_ELEMENTS)
+        .table_keep_resident(KEPT_TABLE)
         .max_memory_size(MEMORY_RESERVATION as usize);
-    let x = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<usize>().ok());
-    if let Some(n) = x("X_MEM") {
-        pool.linear_memory_keep_resident(n);
-    }
-    if let Some(n) = x("X_TABLE") {
-        pool.table_keep_resident(n);
-    }
-    if let Some(n) = x("X_BATCH") {
-        pool.decommit_batch_size(n);
-    }
-    if let Some(n) = x("X_WARM") {
-        pool.max_unused_warm_slots(n as u32);
-    }
-    if x("X_SCAN").is_some() {
-        pool.pagemap_scan(wasmtime::Enabled::Auto);
-        println!("scan {}", PoolingAllocationConfig::is_pagemap_scan_available());
-    }
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
