@@ -38,8 +38,8 @@ async fn an_unsigned_file_waits_for_its_signature() {
     write(&folder, "p.wasm.minisig", signer.sign(&a()));
     folder.uses("p", &a()).await;
     assert_eq!(folder.registry.status()[0].refused, None);
-    folder.watch.shutdown().await;
     let path = folder.path("p.wasm");
+    folder.watch.shutdown().await;
     assert_eq!(
         logs.messages("pawl::registry")[0],
         format!(

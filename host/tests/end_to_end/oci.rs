@@ -70,7 +70,7 @@ async fn what_is_pushed_comes_back_by_tag_and_by_digest() {
 
     let by_digest = format!("{}@sha256:{}", registry.reference("acme/scripted"), pin(&pinned));
     for (to, reference) in
-        [("by-tag", reference.as_str()), ("pinned", pinned.as_str()), ("by-digest", by_digest.as_str())]
+        [("by-tag", reference.as_str()), ("by-both", pinned.as_str()), ("by-digest", by_digest.as_str())]
     {
         let pulled = succeeds(pawl(dir.path(), &[], &["pull", reference, "--to", to]));
         assert_eq!((told(&pulled, "digest"), pin(&told(&pulled, "pinned"))), (digest.clone(), pin(&pinned)));

@@ -86,7 +86,7 @@ pub fn run(args: ServeArgs, output: &Output) -> anyhow::Result<()> {
         let server = HttpServer::start_on(listener, store.clone(), options).await?;
         tracing::info!(store = %path.display(), "serving at http://{}", server.address());
         if let Some(path) = &args.address_file {
-            write_whole(path, &server.address().to_string())?;
+            write_whole(path, server.address().to_string())?;
         }
         shutdown.cancelled().await;
         server.close(args.drain).await;

@@ -124,8 +124,8 @@ mod tests {
     fn only_a_component_in_the_standard_layout_is_one() {
         let layer = read(|_| {}).unwrap();
         assert_eq!((layer.digest, layer.size), (Digest::of(b"x"), 1));
-        let refused = |change: fn(&mut Value)| read(change).err().unwrap();
-        let cases: [(fn(&mut Value), &str); 6] = [
+        type Case = (fn(&mut Value), &'static str);
+        let cases: [Case; 6] = [
             (
                 |m| m["config"]["mediaType"] = json!("application/vnd.oci.image.config.v1+json"),
                 "its config is \"application/vnd.oci.image.config.v1+json\", not \"application/vnd.wasm.config.v0+json\"",
@@ -137,7 +137,7 @@ mod tests {
             (|m| *m = json!({ "schemaVersion": 2, "manifests": [] }), "it is an index of 0 others"),
         ];
         for (change, told) in cases {
-            let text = refused(change);
+            let text = read(change).err().unwrap();
             let begin = format!("oci://h.example/p:1 is no WebAssembly component: {told}");
             assert!(text.starts_with(&begin) && text.ends_with("pushes one as registries know it"), "{text}");
         }
