@@ -99,7 +99,7 @@ async fn every_outcome_and_failure() {
         ]});
         let state = |step: u64| step.checked_sub(1).map(|step| format!("state of step {step}"));
         let at = |step: u64| progress(step, state(step).as_deref());
-        let handed_on = |step| state(step + 1).map(|state| Bytes(state.into_bytes()));
+        let handed_on = |step: u64| state(step + 1).map(|state| Bytes(state.into_bytes()));
         let event = Event {
             topic: Some("t".to_owned()),
             key: Some(Bytes(b"k".to_vec())),

@@ -104,7 +104,7 @@ impl Version {
 
     /// What it exports.
     pub fn exports(&self) -> Vec<String> {
-        let component = self.pre.instance_pre().component();
+        let component = self.handler.component();
         component.component_type().exports(component.engine()).map(|(name, _)| name.to_owned()).collect()
     }
 
