@@ -121,11 +121,16 @@ fn store(table: Option<Table<'_>>, base: &Path, notes: &mut Notes<'_>) -> Store 
 
 fn plugins(table: Option<Table<'_>>, base: &Path, notes: &mut Notes<'_>) -> Plugins {
     let Some(mut table) = table else { return defaults::plugins(base) };
-    let Plugins { dir, cache } = match table.text("dir", notes) {
+    let Plugins { dir, cache, versions, keep } = match table.text("dir", notes) {
         Some(found) => defaults::plugins_at(&base.join(found.value)),
         None => defaults::plugins(base),
     };
-    let plugins = Plugins { dir, cache: table.text("cache", notes).map_or(cache, |found| base.join(found.value)) };
+    let plugins = Plugins {
+        dir,
+        cache: table.text("cache", notes).map_or(cache, |found| base.join(found.value)),
+        versions: table.text("versions", notes).map_or(versions, |found| base.join(found.value)),
+        keep: table.count("keep", keep, 1000, notes),
+    };
     table.finish(notes);
     plugins
 }

@@ -1,6 +1,7 @@
 //! The settings of a worker as the rest of the program sees them: complete, validated, defaults filled in.
 
 use super::allow::{Allow, Bounds, Rate};
+use super::versions::{RollBack, Versions};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -99,6 +100,11 @@ pub struct Plugins {
     pub dir: PathBuf,
     /// Where compiled components are kept. Default: `.pawl-cache` inside [`Plugins::dir`]'s parent.
     pub cache: PathBuf,
+    /// Where the versions of each plugin are kept. Default: a folder named like [`Plugins::dir`] in `.pawl-versions`, which is inside that
+    /// one's parent.
+    pub versions: PathBuf,
+    /// So many versions of a plugin are kept at least. Default: 5.
+    pub keep: usize,
 }
 
 /// `[worker]`: the bounds of one worker process.
@@ -149,6 +155,10 @@ pub struct Route {
     pub topic: String,
     /// The plugin: the file `{plugin}.wasm` in the plugins folder.
     pub plugin: String,
+    /// Which version of the plugin a step runs. Default: [`Versions::Newest`].
+    pub versions: Versions,
+    /// When a new version is given up again.
+    pub roll_back: RollBack,
     /// Where events go that name no topic. Absent: such an event is a permanent failure of the workflow.
     pub completions: Option<String>,
     /// Whether `done([])` emits `[message id, source offset]` to [`Route::completions`]. Default: true.

@@ -6,6 +6,7 @@ use super::gate::Gate;
 use super::lanes::Cost;
 use super::log_budget::LogBudget;
 use super::sql::{Databases, Sql};
+use super::versions::RouteSpec;
 use crate::config::{Allow, Limits, Route};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -55,6 +56,7 @@ pub struct Routes(Arc<Inner>);
 struct Inner {
     by_plugin: HashMap<String, Vec<Arc<Grants>>>,
     by_route: HashMap<String, Arc<Grants>>,
+    specs: Vec<RouteSpec>,
 }
 
 impl Routes {
@@ -70,6 +72,7 @@ impl Routes {
             let grants = Grants::new(&bounded, databases)?;
             inner.by_plugin.entry(route.plugin.clone()).or_default().push(grants.clone());
             inner.by_route.insert(route.name.clone(), grants);
+            inner.specs.push(RouteSpec::from(route));
         }
         Ok(Routes(Arc::new(inner)))
     }
@@ -77,6 +80,15 @@ impl Routes {
     /// The grants of one route.
     pub fn route(&self, name: &str) -> Option<&Arc<Grants>> {
         self.0.by_route.get(name)
+    }
+
+    /// What the routes say of versions.
+    pub(super) fn specs(&self) -> &[RouteSpec] {
+        &self.0.specs
+    }
+
+    pub(super) fn spec(&self, route: &str) -> Option<&RouteSpec> {
+        self.0.specs.iter().find(|spec| spec.name == route)
     }
 
     /// Those of the routes that call a plugin.

@@ -21,6 +21,7 @@ mod shape;
 mod sql;
 mod ticker;
 mod version;
+mod versions;
 mod watcher;
 
 pub use digest::Digest;
@@ -30,6 +31,7 @@ pub use grants::{Grants, Routes};
 pub use registry::{Registry, Status};
 pub use sql::Databases;
 pub use version::{Call, Reply, Version};
+pub use versions::{Command, CommandError, Counts, Keeping, Report, RowOfVersion, ServedRoute};
 pub use watcher::Watch;
 
 #[cfg(test)]
@@ -48,5 +50,7 @@ mod sql_testing;
 mod sql_tests;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod versions_tests;
 #[cfg(test)]
 mod watch_tests;

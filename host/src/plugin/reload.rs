@@ -6,6 +6,7 @@ use super::folder::{self, Content, Found, Stamp};
 use super::limits::size;
 use super::registry::{Entry, Refusal, Registry};
 use super::version::Version;
+use super::versions::Keeper;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub(super) struct Reloader {
     engine: Engine,
     dir: PathBuf,
     registry: Registry,
+    keeper: Keeper,
     seen: HashMap<String, Seen>,
     folder: Folder,
 }
@@ -57,12 +59,19 @@ impl Seen {
 pub(super) type Listing = io::Result<Option<BTreeMap<String, Found>>>;
 
 impl Reloader {
-    pub(super) fn new(engine: Engine, dir: PathBuf, registry: Registry) -> Self {
-        Reloader { engine, dir, registry, seen: HashMap::new(), folder: Folder::Unknown }
+    pub(super) async fn new(engine: Engine, dir: PathBuf, registry: Registry) -> Self {
+        let keeper = Keeper::open(engine.clone(), registry.clone()).await;
+        Reloader { engine, dir, registry, keeper, seen: HashMap::new(), folder: Folder::Unknown }
+    }
+
+    /// Who has the versions that are kept.
+    pub(super) fn keeper(&mut self) -> &mut Keeper {
+        &mut self.keeper
     }
 
     /// Loads what is ready; with `now`, all that is there. Answers when to look again even if nothing changes.
     pub(super) async fn look(&mut self, listing: Listing, at_once: bool) -> Option<Instant> {
+        self.keeper.refresh().await;
         let files = self.tell_folder(listing)?;
         let now = Instant::now();
         for (name, file) in &files {
@@ -168,19 +177,33 @@ impl Reloader {
                 return again;
             }
         };
-        if let Some(version) = entry.version.as_ref().filter(|version| *version.digest() == digest) {
+        let dropped = self.keeper.dropped(name) == Some(digest);
+        if dropped && !self.keeper.follows_the_folder(name) {
+            // Another version was put in use instead.
             if entry.refused.is_some() {
-                let version = version.digest().short();
-                tracing::info!(target: "pawl::registry", "plugin {name}: its file is version {version} again, which is in use");
                 self.registry.set(name, Entry { refused: None, ..entry });
+            }
+            return again;
+        }
+        let in_use = entry.version.as_ref().filter(|version| *version.digest() == digest).cloned();
+        if let Some(version) = in_use {
+            if entry.refused.is_some() {
+                let short = version.digest().short();
+                tracing::info!(target: "pawl::registry", "plugin {name}: its file is version {short} again, which is in use");
+                self.registry.set(name, Entry { refused: None, ..entry });
+            }
+            if !dropped {
+                let kept = self.keeper.keeps().then_some(bytes);
+                self.keeper.drop_in(version, kept).await;
             }
             return again;
         }
         if entry.refused.as_ref().is_some_and(|refused| refused.digest == Some(digest)) {
             return again;
         }
+        let kept = self.keeper.keeps().then(|| bytes.clone());
         match self.engine.load_for(name, bytes, digest, self.registry.routes().of_plugin(name)).await {
-            Ok(version) => self.swap(name, entry, version),
+            Ok(version) => self.swap(name, entry, version, kept).await,
             Err(e) if e.is_incomplete() && patient_until.is_some() => return patient_until,
             // Not the file's fault: it is tried again when it changes, or the worker is started again.
             Err(e @ LoadError::Compiler(_)) => {
@@ -191,13 +214,13 @@ impl Reloader {
         again
     }
 
-    fn swap(&self, name: &str, old: Entry, version: Arc<Version>) {
+    async fn swap(&mut self, name: &str, old: Entry, version: Arc<Version>, kept: Option<Vec<u8>>) {
         let (new, bytes) = (version.digest().short(), size(version.size()));
         let made = match version.compiled_in() {
             Some(time) => format!("compiled in {} ms", time.as_millis()),
             None => "compiled before".to_owned(),
         };
-        self.registry.set(name, Entry { version: Some(version), refused: None });
+        self.keeper.drop_in(version, kept).await;
         match old.version {
             Some(old) => {
                 let old = old.digest().short();

@@ -3,7 +3,7 @@
 use super::engine::Engine;
 use super::error::RegistryError;
 use super::folder;
-use super::registry::Registry;
+use super::registry::{Ask, Registry};
 use super::reload::{Listing, Reloader};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -25,7 +25,7 @@ const BURST: Duration = Duration::from_millis(20);
 /// Keeps the registry up to date until it is shut down or dropped.
 pub struct Watch {
     stop: CancellationToken,
-    looks: mpsc::Sender<oneshot::Sender<()>>,
+    asks: mpsc::Sender<Ask>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -43,7 +43,7 @@ impl Watch {
     /// Looks at the folder now, without waiting for files to stand still, and answers when all that lies there has been considered.
     pub async fn look(&self) {
         let (answer, answered) = oneshot::channel();
-        if self.looks.send(answer).await.is_ok() {
+        if self.asks.send(Ask::Look(answer)).await.is_ok() {
             let _ = answered.await;
         }
     }
@@ -59,7 +59,13 @@ impl Drop for Watch {
 }
 
 /// Loads what is there and goes on watching.
-pub(super) async fn start(engine: Engine, dir: PathBuf, registry: Registry) -> Result<Watch, RegistryError> {
+pub(super) async fn start(
+    engine: Engine,
+    dir: PathBuf,
+    registry: Registry,
+    asks: mpsc::Sender<Ask>,
+    asked: mpsc::Receiver<Ask>,
+) -> Result<Watch, RegistryError> {
     let unreadable = |source| RegistryError::Unreadable { path: dir.clone(), source };
     match tokio::fs::metadata(&dir).await {
         Ok(metadata) if !metadata.is_dir() => return Err(RegistryError::NotAFolder(dir)),
@@ -70,14 +76,12 @@ pub(super) async fn start(engine: Engine, dir: PathBuf, registry: Registry) -> R
     let eyes = Eyes::open(std::path::absolute(&dir).map_err(unreadable)?);
     let (eyes, listing) = eyes.look(dir.clone()).await.map_err(|e| unreadable(std::io::Error::other(e)))?;
     let listing = listing.map_err(unreadable)?;
-    let mut reloader = Reloader::new(engine, dir.clone(), registry);
+    let mut reloader = Reloader::new(engine, dir.clone(), registry).await;
     let next = reloader.look(Ok(listing), false).await;
 
     let stop = CancellationToken::new();
-    // One at a time: who asks waits for the answer.
-    let (looks, asked) = mpsc::channel(1);
     let task = tokio::spawn(watch(eyes, dir, reloader, next, stop.clone(), asked));
-    Ok(Watch { stop, looks, task: Some(task) })
+    Ok(Watch { stop, asks, task: Some(task) })
 }
 
 async fn watch(
@@ -86,23 +90,31 @@ async fn watch(
     mut reloader: Reloader,
     mut next: Option<Instant>,
     stop: CancellationToken,
-    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
+    mut asked: mpsc::Receiver<Ask>,
 ) {
+    // Not from the last question: who asks all the time must not keep the folder from being looked at.
+    let mut rescan = Instant::now() + RESCAN;
     loop {
-        let rescan = Instant::now() + RESCAN;
         let mut answer = None;
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            Some(asked) = asked.recv() => answer = Some(asked),
+            () = tokio::time::sleep_until(next.map_or(rescan, |next| next.min(rescan))) => {}
             () = eyes.changed.notified() => {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(BURST) => {}
                 }
             }
-            () = tokio::time::sleep_until(next.map_or(rescan, |next| next.min(rescan))) => {}
+            Some(asked) = asked.recv() => match asked {
+                Ask::Look(asked) => answer = Some(asked),
+                other => {
+                    reloader.keeper().answer(other).await;
+                    continue;
+                }
+            },
         }
+        rescan = Instant::now() + RESCAN;
         let listing;
         (eyes, listing) = match eyes.look(dir.clone()).await {
             Ok(looked) => looked,

@@ -1,17 +1,19 @@
 //! A worker: plugins, durable back end, emitter and consumer put together, and taken apart again in order.
 
 mod dispatcher;
+mod pruner;
 
 use crate::admin::{self, AdminError};
 use crate::config::{Config, Kafka, Route};
 use crate::durable::{BackEnd, Connection, DurableError, LostLeases, Running};
 use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, Emitter, KafkaError, OnceEmitter};
 use crate::plugin::{
-    Databases, Engine, EngineError, EngineSettings, GrantError, Registry, RegistryError, Routes, Watch,
+    Databases, Engine, EngineError, EngineSettings, GrantError, Keeping, Registry, RegistryError, Routes, Watch,
 };
 use crate::workflow::observe::Observer;
 use crate::workflow::{Deps, MessageWorkflow};
 use dispatcher::Dispatcher;
+use pruner::Pruner;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +51,7 @@ pub struct Worker {
     once: Arc<OnceEmitter>,
     running: Running,
     watch: Watch,
+    pruner: Pruner,
     admin: Option<admin::Server>,
     drain: Duration,
 }
@@ -60,7 +63,8 @@ impl Worker {
         // The store first: when another process holds it, nothing else should have begun.
         let connection = Connection::open(config).await?;
         let grants = Routes::new(&config.routes, config.worker.calls, &Databases::new(&config.databases)?)?;
-        let (plugins, watch) = Registry::open(engine, config.plugins.dir.clone(), grants).await?;
+        let (dir, keeping) = (config.plugins.dir.clone(), Keeping::of(&config.plugins));
+        let (plugins, watch) = Registry::open_keeping(engine, dir, grants, keeping).await?;
         let emitter = Arc::new(Emitter::new(kafka)?);
         let once = Arc::new(OnceEmitter::start(kafka)?);
         let routes: Vec<Arc<Route>> = config.routes.iter().cloned().map(Arc::new).collect();
@@ -75,10 +79,12 @@ impl Worker {
             lost_leases: LostLeases::new(client.clone(), executions.clone()),
             observer: observer.clone(),
         });
+        let door = admin::Plugins { registry: plugins.clone(), client: client.clone() };
         let admin = match connection.back_end() {
-            BackEnd::Embedded(store) => admin::Server::open(&config.store.path, store.clone()).await?,
-            BackEnd::Remote(_) => None,
+            BackEnd::Embedded(store) => admin::Server::open(&config.store.path, store.clone(), door).await?,
+            BackEnd::Remote(_) => admin::Server::open_for_plugins(&config.plugins.versions, door).await,
         };
+        let pruner = Pruner::start(plugins.clone(), client.clone());
         let running = connection.start(|resonate| {
             let resonate = resonate.with_dependency(deps);
             resonate.register(MessageWorkflow)?;
@@ -88,7 +94,7 @@ impl Worker {
             Arc::new(Dispatcher { client, executions, endings, plugins, emitter: emitter.clone(), observer });
         let settings = ConsumerSettings { drain: config.worker.drain, ..ConsumerSettings::default() };
         let consumer = Consumer::new(kafka, routes, dispatch, settings);
-        Ok(Worker { consumer, emitter, once, running, watch, admin, drain: config.worker.drain })
+        Ok(Worker { consumer, emitter, once, running, watch, pruner, admin, drain: config.worker.drain })
     }
 
     /// Consumes until `shutdown`, then lets the steps under way end, hands out what they emitted and closes everything.
@@ -97,6 +103,7 @@ impl Worker {
         if let Some(admin) = self.admin {
             admin.close().await;
         }
+        self.pruner.stop().await;
         let closed = self.running.shut_down(self.drain).await;
         self.once.close(self.drain).await;
         self.emitter.close(self.drain).await;

@@ -1,4 +1,4 @@
-//! `pawl plugin`: what whoever writes a plugin needs, without Kafka.
+//! `pawl plugin`: what whoever writes a plugin needs, without Kafka, and the versions of plugins in a running worker.
 
 mod call;
 mod check;
@@ -8,6 +8,7 @@ mod new;
 mod templates;
 mod test;
 mod transcript;
+mod versions;
 
 use super::exit::UsageError;
 use super::{Output, logging, settings, shutdown};
@@ -31,6 +32,18 @@ pub enum PluginCommand {
     Call(call::CallArgs),
     /// Run recorded messages through a component and compare each step
     Test(test::TestArgs),
+    /// List the versions of the plugins of a running worker: what is kept, what runs where, how often it failed
+    Versions(versions::VersionsArgs),
+    /// Go on with a version of a plugin that is kept, on all routes that are not pinned
+    Use(versions::UseArgs),
+    /// Have a route run one version, whatever is dropped
+    Pin(versions::PinArgs),
+    /// Have a route do again what its `versions` in pawl.toml says
+    Unpin(versions::UnpinArgs),
+    /// Have a share of a route's workflows run the newest version, and the others the one before
+    Canary(versions::CanaryArgs),
+    /// Go back to the version before, on one route or all routes of a plugin
+    Rollback(versions::RollbackArgs),
 }
 
 pub fn run(command: PluginCommand, output: &Output) -> anyhow::Result<()> {
@@ -43,6 +56,12 @@ pub fn run(command: PluginCommand, output: &Output) -> anyhow::Result<()> {
             PluginCommand::Check(args) => check::run(args).await,
             PluginCommand::Call(args) => call::run(args).await,
             PluginCommand::Test(args) => test::run(args).await,
+            PluginCommand::Versions(args) => versions::list(args).await,
+            PluginCommand::Use(args) => versions::use_version(args).await,
+            PluginCommand::Pin(args) => versions::pin(args).await,
+            PluginCommand::Unpin(args) => versions::unpin(args).await,
+            PluginCommand::Canary(args) => versions::canary(args).await,
+            PluginCommand::Rollback(args) => versions::rollback(args).await,
         }
     })
 }
