@@ -180,6 +180,7 @@ impl Reloader {
         let dropped = self.keeper.dropped(name) == Some(digest);
         if dropped && !self.keeper.follows_the_folder(name) {
             // Another version was put in use instead.
+            self.keeper.lies_there(name);
             if entry.refused.is_some() {
                 self.registry.set(name, Entry { refused: None, ..entry });
             }

@@ -76,6 +76,7 @@ impl Worker {
     }
 
     async fn runs(&self, n: u8) {
+        assert!(self.registry.is_ready("r", "p"), "the route would wait");
         assert_eq!(self.step("r/a", None).await, Ok(digest(n)));
     }
 
@@ -128,6 +129,14 @@ async fn what_a_command_put_in_use_outlives_the_worker_and_ends_with_the_next_dr
     // The file is still there, and is no news.
     worker.watch.look().await;
     worker.runs(1).await;
+    worker.stop().await;
+
+    // The other way round, in a worker that began with what was chosen.
+    let worker = scene.start().await;
+    worker.runs(1).await;
+    worker.use_version(2).await;
+    worker.runs(2).await;
+    worker.use_version(1).await;
     worker.stop().await;
 
     let worker = scene.start().await;

@@ -26,6 +26,7 @@ impl Keeper {
         let (digest, version) = self.version(plugin, begin).await?;
         let (specs, name, now) = (self.specs(), plugin.to_owned(), now_ms());
         self.change(move |state| state.put_in_use(&specs, &name, digest, now)).await?;
+        self.there.insert(plugin.to_owned());
         self.publish(plugin, Some(version)).await;
         Ok(format!("plugin {plugin}: version {} is in use{}", digest.short(), self.pinned_beside(plugin, digest)))
     }
@@ -87,6 +88,7 @@ impl Keeper {
         let version = self.loaded(plugin, before).await?;
         let (specs, name, now) = (self.specs(), plugin.to_owned(), now_ms());
         self.change(move |state| state.roll_back_plugin(&specs, &name, now)).await??;
+        self.there.insert(plugin.to_owned());
         self.publish(plugin, Some(version)).await;
         Ok(format!("plugin {plugin}: back to version {}{}", before.short(), self.pinned_beside(plugin, before)))
     }

@@ -20,8 +20,8 @@ pub struct Keeper {
     /// As it was last stored.
     pub(super) state: Arc<State>,
     stamp: Stamp,
-    /// Plugins whose newest version lay in the folder since the worker began.
-    there: HashSet<String>,
+    /// Plugins whose newest version is to run: what was dropped last lay in the folder since the worker began, or a command said so.
+    pub(super) there: HashSet<String>,
     /// Versions that could not be loaded, so that each is told of once.
     lost: HashSet<(String, Digest)>,
 }
@@ -51,6 +51,11 @@ impl Keeper {
     /// Whether the newest version is the one that was dropped last.
     pub fn follows_the_folder(&self, plugin: &str) -> bool {
         !self.state.plugins.get(plugin).is_some_and(PluginState::newest_is_chosen)
+    }
+
+    /// What was dropped last lies in the folder, although another version is in use.
+    pub fn lies_there(&mut self, plugin: &str) {
+        self.there.insert(plugin.to_owned());
     }
 
     /// Whether components are worth keeping in memory for [`Keeper::drop_in`].
