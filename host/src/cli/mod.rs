@@ -79,7 +79,7 @@ enum Command {
     /// The durable store on its own: serve it to several workers, look after its file
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Write the project of a new plugin; check, call and test a plugin without Kafka; pull and push
+    /// Write the project of a new plugin; check, call and test one without Kafka; pull, push and choose which version runs
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// Check a configuration file, or print a sample

@@ -4,6 +4,7 @@ use super::allow::{Allow, Bounds, BucketAllow, BucketScope};
 use super::types::{
     Database, DatabaseUrl, Delivery, IdSource, Limits, Order, Plugins, Properties, Retry, Route, Store, Worker,
 };
+use super::versions::{RollBack, Share, Versions};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ pub const RESONATE_GROUP: &str = "default";
 const STORE_FILE: &str = "pawl.db";
 const PLUGINS_DIR: &str = "plugins";
 const CACHE_DIR: &str = ".pawl-cache";
+const VERSIONS_DIR: &str = ".pawl-versions";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 pub fn store(base: &Path) -> Store {
@@ -24,14 +26,21 @@ pub fn plugins(base: &Path) -> Plugins {
     plugins_at(&base.join(PLUGINS_DIR))
 }
 
-/// The cache stands beside the folder, not in it: what is in the folder is watched.
+/// The cache and the versions stand beside the folder, not in it: what is in the folder is watched, and may be replaced as a whole.
 pub fn plugins_at(dir: &Path) -> Plugins {
+    let beside = dir.parent().unwrap_or(Path::new(""));
     Plugins {
         dir: dir.to_owned(),
-        cache: dir.parent().unwrap_or(Path::new("")).join(CACHE_DIR),
+        cache: beside.join(CACHE_DIR),
+        versions: beside.join(VERSIONS_DIR).join(dir.file_name().unwrap_or_default()),
+        keep: 5,
         trusted_keys: Vec::new(),
         plain_http: Vec::new(),
     }
+}
+
+pub fn roll_back() -> RollBack {
+    RollBack { steps: 100, worse_by: Share::TENTH, swaps: false }
 }
 
 pub fn worker() -> Worker {
@@ -68,6 +77,8 @@ pub fn route(name: String, topic: String, plugin: String) -> Route {
     Route {
         name,
         plugin,
+        versions: Versions::Newest,
+        roll_back: roll_back(),
         completions: None,
         default_completion: true,
         dead_letters: dead_letters(&topic),

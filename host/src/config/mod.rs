@@ -11,12 +11,14 @@ mod routes;
 mod sample;
 mod settings;
 mod types;
+mod versions;
 
 pub use allow::*;
 pub use fault::{ConfigError, Fault};
 pub use reference::OciReference;
 pub use sample::sample;
 pub use types::*;
+pub use versions::*;
 
 use std::collections::BTreeMap;
 use std::path::Path;

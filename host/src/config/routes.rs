@@ -6,6 +6,7 @@ use super::reader::{Found, Notes, Table};
 use super::reference::OciReference;
 use super::settings::MOST;
 use super::types::{Database, Delivery, IdSource, Limits, Order, Properties, Retry, Route};
+use super::versions::{RollBack, Versions};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ fn route(
         name: default_name,
         topic: _,
         plugin: _,
+        versions,
+        roll_back: default_roll_back,
         completions: _,
         default_completion,
         dead_letters,
@@ -106,6 +109,10 @@ fn route(
         bounds: bounds(&mut table, "calls", notes),
         topic: topic_text,
         plugin: plugin.as_ref().map(|found| found.value.clone()).unwrap_or_default(),
+        versions: table
+            .parsed("versions", notes, |text| versions_of(text, plugin.as_ref().map_or("", |found| &found.value)))
+            .map_or(versions, |found| found.value),
+        roll_back: roll_back(table.table("roll-back", notes), default_roll_back, notes),
     };
     table.finish(notes);
     (topic.is_some() && plugin.is_some()).then_some(route)
@@ -157,6 +164,28 @@ fn retry(table: Option<Table<'_>>, defaults: Retry, notes: &mut Notes<'_>) -> Re
     };
     table.finish(notes);
     retry
+}
+
+fn versions_of(text: &str, plugin: &str) -> Result<Versions, String> {
+    if OciReference::is_meant(plugin) {
+        return Err(
+            "is for plugins of the folder: one from a registry is what its reference names, for good with @sha256:..."
+                .to_owned(),
+        );
+    }
+    text.parse()
+}
+
+fn roll_back(table: Option<Table<'_>>, defaults: RollBack, notes: &mut Notes<'_>) -> RollBack {
+    let Some(mut table) = table else { return defaults };
+    let RollBack { steps, worse_by, swaps } = defaults;
+    let roll_back = RollBack {
+        steps: table.count("steps", steps as usize, 1_000_000_000, notes) as u64,
+        worse_by: table.parsed("worse-by", notes, str::parse).map_or(worse_by, |found| found.value),
+        swaps: table.boolean("swaps", swaps, notes),
+    };
+    table.finish(notes);
+    roll_back
 }
 
 fn limits(table: Option<Table<'_>>, defaults: Limits, notes: &mut Notes<'_>) -> Limits {

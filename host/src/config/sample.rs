@@ -2,6 +2,7 @@
 
 use super::defaults;
 use super::types::{DatabaseUrl, Limits, Retry, Worker};
+use super::versions::RollBack;
 use humantime::format_duration as time;
 use std::path::Path;
 
@@ -12,6 +13,7 @@ pub fn sample() -> String {
     let Worker { max_in_flight, calls, lease, drain } = defaults::worker();
     let route = defaults::route("records".into(), "records_to_be_deleted".into(), "delete-batch".into());
     let Retry { attempts, first, max, factor, lost_leases } = route.retry;
+    let RollBack { steps, worse_by, swaps } = route.roll_back;
     let Limits { time: call, memory, output, events, response, log, log_rate } = route.limits;
     let database = defaults::database(DatabaseUrl::Sqlite(base.to_owned()));
     let size =
@@ -43,6 +45,8 @@ brokers = "localhost:9092"
 # [plugins]
 # dir = "{plugins}"                         # watched; plugins/NAME.wasm is the plugin NAME
 # cache = "{cache}"                   # compiled components, and those from registries
+# versions = "{versions}"      # the versions of each plugin, to go back to; see docs/versions.md
+# keep = {keep}                                # so many of each; more where a route or an unfinished workflow needs them
 # trusted-keys = ["RWSGayJwNNlKp5rIsnNyqPz/R9mK6aGs78T+0KI39XzyFPIHyio6y2NI"]   # minisign's; files must be signed by one of them
 # plain-http = ["registry.internal:5000"]   # registries without TLS
 
@@ -66,6 +70,8 @@ plugin = "{plugin}"                 # plugins/{plugin}.wasm; or oci://HOST/NAME:
 completions = "records_that_were_deleted"
 # name = "{topic}"          # in workflow ids and logs; the topic unless said otherwise
 # dead-letters = "{dead_letters}"
+# versions = "{route_versions}"                     # newest | begun | pin:DIGEST | canary:5%: which version of the plugin a step runs
+# roll-back = {{ steps = {steps}, worse-by = "{worse_by}", swaps = {swaps} }}   # back from a canary that fails more; swaps: from any new version
 # default-completion = {default_completion}               # done without events emits [id, offset] to the completions topic
 # id = "value"                            # value | pointer:/a/b | key | header:NAME | offset
 # delivery = "exactly-once"               # of events, to read_committed readers; or "at-least-once", which is cheaper
@@ -84,6 +90,9 @@ config = {{ batch = "100", delay-ms = "5000" }}   # what the plugin reads throug
         retention = time(store.retention),
         plugins = plugins.dir.display(),
         cache = plugins.cache.display(),
+        versions = plugins.versions.display(),
+        keep = plugins.keep,
+        route_versions = route.versions,
         lease = time(lease),
         drain = time(drain),
         topic = route.topic,

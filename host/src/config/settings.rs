@@ -124,13 +124,15 @@ fn store(table: Option<Table<'_>>, base: &Path, notes: &mut Notes<'_>) -> Store 
 
 fn plugins(table: Option<Table<'_>>, base: &Path, notes: &mut Notes<'_>) -> Plugins {
     let Some(mut table) = table else { return defaults::plugins(base) };
-    let Plugins { dir, cache, trusted_keys: _, plain_http: _ } = match table.text("dir", notes) {
+    let Plugins { dir, cache, versions, keep, trusted_keys: _, plain_http: _ } = match table.text("dir", notes) {
         Some(found) => defaults::plugins_at(&base.join(found.value)),
         None => defaults::plugins(base),
     };
     let plugins = Plugins {
         dir,
         cache: table.text("cache", notes).map_or(cache, |found| base.join(found.value)),
+        versions: table.text("versions", notes).map_or(versions, |found| base.join(found.value)),
+        keep: table.count("keep", keep, 1000, notes),
         trusted_keys: table.filled_list("trusted-keys", notes, "to take unsigned components, leave it out", public_key),
         plain_http: table.list("plain-http", notes, host).into_iter().map(|found| found.value).collect(),
     };

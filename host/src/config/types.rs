@@ -2,6 +2,7 @@
 
 use super::allow::{Allow, Bounds, Rate};
 use super::reference::OciReference;
+use super::versions::{RollBack, Versions};
 use minisign_verify::PublicKey;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -101,6 +102,11 @@ pub struct Plugins {
     pub dir: PathBuf,
     /// Where compiled components are kept. Default: `.pawl-cache` inside [`Plugins::dir`]'s parent.
     pub cache: PathBuf,
+    /// Where the versions of each plugin are kept. Default: a folder named like [`Plugins::dir`] in `.pawl-versions`, which is inside that
+    /// one's parent.
+    pub versions: PathBuf,
+    /// So many versions of a plugin are kept at least. Default: 5.
+    pub keep: usize,
     /// Whose signatures the components in the folder need. Default: nobody's, they need none.
     pub trusted_keys: Vec<PublicKey>,
     /// Registries that are spoken to without TLS, as `host` or `host:port`. Those on this machine are in any case.
@@ -155,6 +161,10 @@ pub struct Route {
     pub topic: String,
     /// The plugin: the file `{plugin}.wasm` in the plugins folder, or an [`OciReference`].
     pub plugin: String,
+    /// Which version of the plugin a step runs. Default: [`Versions::Newest`].
+    pub versions: Versions,
+    /// When a new version is given up again.
+    pub roll_back: RollBack,
     /// Where events go that name no topic. Absent: such an event is a permanent failure of the workflow.
     pub completions: Option<String>,
     /// Whether `done([])` emits `[message id, source offset]` to [`Route::completions`]. Default: true.

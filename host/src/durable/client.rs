@@ -4,7 +4,7 @@ use super::DurableError;
 use resonate::codec::Codec;
 use resonate::network::Network;
 use resonate::prelude::NoopEncryptor;
-use resonate::send::Sender;
+use resonate::send::{PromiseSearchResult, Sender};
 use resonate::transport::Transport;
 use resonate::types::{PromiseCreateReq, PromiseRecord, PromiseSettleReq, SettleState, TaskData, Value};
 use serde::Serialize;
@@ -49,12 +49,13 @@ impl Client {
     }
 
     /// Makes a root workflow exist: idempotent, one request, nothing kept in this process. Answers the promise as it is stored,
-    /// which is that of an earlier creation if there was one.
+    /// which is that of an earlier creation if there was one. `tags` are further ones, to find it by.
     pub async fn create_root(
         &self,
         id: &str,
         func: &str,
         args: &impl Serialize,
+        tags: impl IntoIterator<Item = (String, String)>,
     ) -> Result<PromiseRecord, DurableError> {
         let request = || format!("the creation of workflow `{id}`");
         let tag = |name: &str, value: &str| (format!("resonate:{name}"), value.to_owned());
@@ -64,13 +65,16 @@ impl Client {
             id: id.to_owned(),
             timeout_at: far_future_ms(),
             param,
-            tags: HashMap::from([
-                tag("origin", id),
-                tag("branch", id),
-                tag("parent", id),
-                tag("scope", "global"),
-                tag("target", &self.target),
-            ]),
+            tags: tags
+                .into_iter()
+                .chain([
+                    tag("origin", id),
+                    tag("branch", id),
+                    tag("parent", id),
+                    tag("scope", "global"),
+                    tag("target", &self.target),
+                ])
+                .collect(),
         };
         let record = self.sender.promise_create(create).await.map_err(|e| DurableError::from_sdk(request(), e))?;
         self.codec.decode_promise(record).map_err(|e| DurableError::from_sdk(request(), e))
@@ -129,15 +133,29 @@ impl Client {
         tags: HashMap<String, String>,
         cursor: Option<&str>,
     ) -> Result<(Vec<PromiseRecord>, Option<String>), DurableError> {
-        let request = || "a search for pending promises".to_owned();
-        let page = self
-            .sender
-            .promise_search(Some("pending"), Some(tags), Some(PAGE), cursor)
-            .await
-            .map_err(|e| DurableError::from_sdk(request(), e))?;
+        let page = self.search_pending(tags, cursor).await?;
         // A promise of another program may hold anything: what does not decode is none of ours.
         let promises = page.promises.into_iter().filter_map(|p| self.codec.decode_promise(p).ok()).collect();
         Ok((promises, page.cursor))
+    }
+
+    /// The same for who wants to know nothing but their tags: those are told of each, whatever it holds.
+    pub async fn pending_tags(
+        &self,
+        tags: HashMap<String, String>,
+        cursor: Option<&str>,
+    ) -> Result<(Vec<HashMap<String, String>>, Option<String>), DurableError> {
+        let page = self.search_pending(tags, cursor).await?;
+        Ok((page.promises.into_iter().map(|promise| promise.tags).collect(), page.cursor))
+    }
+
+    async fn search_pending(
+        &self,
+        tags: HashMap<String, String>,
+        cursor: Option<&str>,
+    ) -> Result<PromiseSearchResult, DurableError> {
+        let found = self.sender.promise_search(Some("pending"), Some(tags), Some(PAGE), cursor).await;
+        found.map_err(|e| DurableError::from_sdk("a search for pending promises".to_owned(), e))
     }
 
     /// Sends a request of a kind that the SDK does not know; answers its data.

@@ -5,8 +5,8 @@ use super::error::LoadError;
 use super::limits::size;
 use super::signature::{self, TrustedKeys};
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -102,9 +102,16 @@ pub(super) fn plugin_name(path: &Path) -> Option<&str> {
     counts.then_some(name)
 }
 
+/// A component as it was dropped: with what signs it, if anything lies beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Dropped {
+    pub(super) bytes: Vec<u8>,
+    pub(super) signature: Option<Vec<u8>>,
+}
+
 /// What reading a file came to.
 pub(super) enum Content {
-    Whole(Vec<u8>, Digest),
+    Whole(Dropped, Digest),
     /// It was written or replaced meanwhile.
     Changed,
     /// It can't be used.
@@ -117,14 +124,14 @@ pub(super) fn read(file: &Found, keys: &TrustedKeys) -> Content {
         return Content::Refused(LoadError::TooLarge { most: size(LARGEST as usize) }, None);
     }
     let read = fs::read(&file.path).and_then(|bytes| {
-        let signature = file.signature.as_ref().map(|_| read_signature(&file.path)).transpose()?;
+        let signature = file.signature.as_ref().map(|_| signature::read(&file.path)).transpose()?;
         Ok((bytes, signature, Found::at(&file.path)?))
     });
     match read {
         Ok((bytes, signature, now)) if now == *file && bytes.len() as u64 == now.stamp.length => {
             let digest = Digest::of(&bytes);
             match keys.check(&file.path, &bytes, signature.as_deref()) {
-                Ok(()) => Content::Whole(bytes, digest),
+                Ok(()) => Content::Whole(Dropped { bytes, signature }, digest),
                 Err(e) => Content::Refused(e, Some(digest)),
             }
         }
@@ -132,12 +139,6 @@ pub(super) fn read(file: &Found, keys: &TrustedKeys) -> Content {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Content::Changed,
         Err(e) => Content::Refused(LoadError::Unreadable(e), None),
     }
-}
-
-fn read_signature(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(signature::path_of(file))?.take(signature::LARGEST).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -175,7 +176,7 @@ mod tests {
         let found = || list(dir.path()).unwrap().unwrap().remove("a").unwrap();
         let read = |found: &Found| read(found, &TrustedKeys::default());
         let first = found();
-        assert!(matches!(read(&first), Content::Whole(bytes, _) if bytes == b"x"));
+        assert!(matches!(read(&first), Content::Whole(dropped, _) if dropped.bytes == b"x"));
         fs::write(&path, "xy").unwrap();
         assert!(matches!(read(&first), Content::Changed));
         let second = found();

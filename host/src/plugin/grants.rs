@@ -8,6 +8,7 @@ use super::keyvalue::KeyValue;
 use super::lanes::Cost;
 use super::log_budget::LogBudget;
 use super::sql::{Databases, Sql};
+use super::versions::RouteSpec;
 use crate::config::{Allow, Limits, OciReference, Route};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub struct Routes(Arc<Inner>);
 struct Inner {
     by_plugin: HashMap<String, Vec<Arc<Grants>>>,
     by_route: HashMap<String, Arc<Grants>>,
+    specs: Vec<RouteSpec>,
 }
 
 impl Routes {
@@ -74,6 +76,10 @@ impl Routes {
             let grants = Grants::new(&bounded, databases)?;
             inner.by_plugin.entry(route.plugin.clone()).or_default().push(grants.clone());
             inner.by_route.insert(route.name.clone(), grants);
+            // What comes from a registry is what its reference names.
+            if route.reference().is_none() {
+                inner.specs.push(RouteSpec::from(route));
+            }
         }
         Ok(Routes(Arc::new(inner)))
     }
@@ -87,6 +93,15 @@ impl Routes {
     pub(super) fn need_folder(&self) -> bool {
         let plugins = &self.0.by_plugin;
         plugins.is_empty() || plugins.keys().any(|plugin| !OciReference::is_meant(plugin))
+    }
+
+    /// What the routes of the folder's plugins say of versions.
+    pub(super) fn specs(&self) -> &[RouteSpec] {
+        &self.0.specs
+    }
+
+    pub(super) fn spec(&self, route: &str) -> Option<&RouteSpec> {
+        self.0.specs.iter().find(|spec| spec.name == route)
     }
 
     /// Those of the routes that call a plugin.

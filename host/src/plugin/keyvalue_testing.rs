@@ -56,7 +56,7 @@ impl Scene {
 
     /// Begins the workflow that calls with this id belong to.
     pub async fn begin(&self, id: &str) {
-        self.client.create_root(&workflow(id), "f", &json!([])).await.unwrap();
+        self.client.create_root(&workflow(id), "f", &json!([]), []).await.unwrap();
     }
 
     /// Ends it.

@@ -26,6 +26,7 @@ mod signature;
 mod sql;
 mod ticker;
 mod version;
+mod versions;
 mod watcher;
 
 pub use digest::Digest;
@@ -38,6 +39,7 @@ pub use registry::{Registry, Sources, Status};
 pub use signature::TrustedKeys;
 pub use sql::Databases;
 pub use version::{Call, Reply, Version};
+pub use versions::{Command, CommandError, Counts, Keeping, Report, RowOfVersion, ServedRoute};
 pub use watcher::Watch;
 
 #[cfg(test)]
@@ -66,5 +68,7 @@ mod sql_testing;
 mod sql_tests;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod versions_tests;
 #[cfg(test)]
 mod watch_tests;

@@ -2,11 +2,12 @@
 
 use super::engine::Engine;
 use super::error::LoadError;
-use super::folder::{self, Content, Found};
+use super::folder::{self, Content, Dropped, Found};
 use super::limits::size;
 use super::registry::{Entry, Refusal, Registry};
 use super::signature::TrustedKeys;
 use super::version::Version;
+use super::versions::Keeper;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub(super) struct Reloader {
     dir: PathBuf,
     keys: TrustedKeys,
     registry: Registry,
+    keeper: Keeper,
     seen: HashMap<String, Seen>,
     folder: Folder,
 }
@@ -75,8 +77,14 @@ impl Patience {
 pub(super) type Listing = io::Result<Option<BTreeMap<String, Found>>>;
 
 impl Reloader {
-    pub(super) fn new(engine: Engine, dir: PathBuf, keys: TrustedKeys, registry: Registry) -> Self {
-        Reloader { engine, dir, keys, registry, seen: HashMap::new(), folder: Folder::Unknown }
+    pub(super) async fn new(engine: Engine, dir: PathBuf, keys: TrustedKeys, registry: Registry) -> Self {
+        let keeper = Keeper::open(engine.clone(), registry.clone(), keys.clone()).await;
+        Reloader { engine, dir, keys, registry, keeper, seen: HashMap::new(), folder: Folder::Unknown }
+    }
+
+    /// Who has the versions that are kept.
+    pub(super) fn keeper(&mut self) -> &mut Keeper {
+        &mut self.keeper
     }
 
     /// Loads what is ready; with `at_once`, all that is there. `finished`: the plugins whose files have just been finished. Answers when
@@ -87,6 +95,7 @@ impl Reloader {
         at_once: bool,
         finished: &HashSet<String>,
     ) -> Option<Instant> {
+        self.keeper.refresh().await;
         let files = self.tell_folder(listing)?;
         let now = Instant::now();
         for (name, file) in &files {
@@ -184,8 +193,8 @@ impl Reloader {
         let content = tokio::task::spawn_blocking(move || folder::read(&reading, &keys)).await;
         let again = file.is_younger_than(GRAIN).then(|| Instant::now() + GRAIN);
         let entry = self.registry.entry(name);
-        let (bytes, digest) = match content {
-            Ok(Content::Whole(bytes, digest)) => (bytes, digest),
+        let (component, digest) = match content {
+            Ok(Content::Whole(component, digest)) => (component, digest),
             Ok(Content::Changed) => return Some(Instant::now() + QUIET),
             Ok(Content::Refused(e, digest)) => {
                 if let Some(until) = patience.and_then(|patience| patience.with(&e)) {
@@ -199,19 +208,34 @@ impl Reloader {
                 return again;
             }
         };
-        if let Some(version) = entry.version.as_ref().filter(|version| *version.digest() == digest) {
+        let dropped = self.keeper.dropped(name) == Some(digest);
+        if dropped && !self.keeper.follows_the_folder(name) {
+            // Another version was put in use instead.
+            self.keeper.lies_there(name);
             if entry.refused.is_some() {
-                let version = version.digest().short();
-                tracing::info!(target: "pawl::registry", "plugin {name}: its file is version {version} again, which is in use");
                 self.registry.set(name, Entry { refused: None, ..entry });
+            }
+            return again;
+        }
+        let in_use = entry.version.as_ref().filter(|version| *version.digest() == digest).cloned();
+        if let Some(version) = in_use {
+            if entry.refused.is_some() {
+                let short = version.digest().short();
+                tracing::info!(target: "pawl::registry", "plugin {name}: its file is version {short} again, which is in use");
+                self.registry.set(name, Entry { refused: None, ..entry });
+            }
+            if !dropped {
+                let kept = self.keeper.keeps().then_some(component);
+                self.keeper.drop_in(version, kept).await;
             }
             return again;
         }
         if entry.refused.as_ref().is_some_and(|refused| refused.lasts && refused.digest == Some(digest)) {
             return again;
         }
-        match self.engine.load_for(name, bytes, digest, self.registry.routes().of_plugin(name)).await {
-            Ok(version) => self.swap(name, entry, version),
+        let kept = self.keeper.keeps().then(|| component.clone());
+        match self.engine.load_for(name, component.bytes, digest, self.registry.routes().of_plugin(name)).await {
+            Ok(version) => self.swap(name, entry, version, kept).await,
             Err(e) => {
                 if let Some(until) = patience.and_then(|patience| patience.with(&e)) {
                     return Some(until);
@@ -225,13 +249,13 @@ impl Reloader {
         again
     }
 
-    fn swap(&self, name: &str, old: Entry, version: Arc<Version>) {
+    async fn swap(&mut self, name: &str, old: Entry, version: Arc<Version>, kept: Option<Dropped>) {
         let (new, bytes) = (version.digest().short(), size(version.size()));
         let made = match version.compiled_in() {
             Some(time) => format!("compiled in {} ms", time.as_millis()),
             None => "compiled before".to_owned(),
         };
-        self.registry.set(name, Entry { version: Some(version), refused: None });
+        self.keeper.drop_in(version, kept).await;
         match old.version {
             Some(old) => {
                 let old = old.digest().short();

@@ -27,7 +27,7 @@ impl Folder {
         let (engine, cache) = engine(1);
         let nowhere = cache.path().join("nowhere");
         let (registry, watch) = Registry::open(engine.clone(), nowhere, Routes::default()).await.unwrap();
-        let reloader = Reloader::new(engine, dir.path().to_owned(), TrustedKeys::default(), registry.clone());
+        let reloader = Reloader::new(engine, dir.path().to_owned(), TrustedKeys::default(), registry.clone()).await;
         Folder { registry, reloader, dir, _cache: cache, _watch: watch }
     }
 

@@ -2,13 +2,15 @@
 
 use super::error::LoadError;
 use minisign_verify::{Error, PublicKey, Signature};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What minisign appends to the name of a file for its signature's.
 const EXTENSION: &str = "minisig";
 /// A signature is four lines; its comments are of a few kilobytes at most.
-pub(super) const LARGEST: u64 = 16 << 10;
+const LARGEST: u64 = 16 << 10;
 
 /// Whose signatures count. Nobody's: none is needed. Clones share everything.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +54,13 @@ pub(super) fn path_of(file: &Path) -> PathBuf {
     path.push(".");
     path.push(EXTENSION);
     path.into()
+}
+
+/// What lies beside a file as its signature.
+pub(super) fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path_of(file))?.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::engine::Engine;
 use super::error::RegistryError;
 use super::folder::{self, plugin_name};
 use super::oci::Puller;
-use super::registry::Registry;
+use super::registry::{Ask, Registry};
 use super::reload::{Listing, Reloader};
 use super::signature::TrustedKeys;
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
@@ -28,7 +28,7 @@ const BURST: Duration = Duration::from_millis(20);
 /// Keeps the registry up to date, and brings what comes from registries of others, until it is shut down or dropped.
 pub struct Watch {
     stop: CancellationToken,
-    looks: mpsc::Sender<oneshot::Sender<()>>,
+    asks: mpsc::Sender<Ask>,
     task: Option<JoinHandle<()>>,
     puller: Option<Puller>,
 }
@@ -57,7 +57,7 @@ impl Watch {
     /// Looks at the folder now, without waiting for files to stand still, and answers when all that lies there has been considered.
     pub async fn look(&self) {
         let (answer, answered) = oneshot::channel();
-        if self.looks.send(answer).await.is_ok() {
+        if self.asks.send(Ask::Look(answer)).await.is_ok() {
             let _ = answered.await;
         }
     }
@@ -81,6 +81,7 @@ pub(super) async fn start(
     dir: PathBuf,
     keys: TrustedKeys,
     registry: Registry,
+    (asks, asked): (mpsc::Sender<Ask>, mpsc::Receiver<Ask>),
 ) -> Result<Watch, RegistryError> {
     let unreadable = |source| RegistryError::Unreadable { path: dir.clone(), source };
     match tokio::fs::metadata(&dir).await {
@@ -92,14 +93,12 @@ pub(super) async fn start(
     let eyes = Eyes::open(std::path::absolute(&dir).map_err(unreadable)?);
     let (eyes, listing) = eyes.look(dir.clone()).await.map_err(|e| unreadable(std::io::Error::other(e)))?;
     let listing = listing.map_err(unreadable)?;
-    let mut reloader = Reloader::new(engine, dir.clone(), keys, registry);
+    let mut reloader = Reloader::new(engine, dir.clone(), keys, registry).await;
     let next = reloader.look(Ok(listing), false, &HashSet::new()).await;
 
     let stop = CancellationToken::new();
-    // One at a time: who asks waits for the answer.
-    let (looks, asked) = mpsc::channel(1);
     let task = tokio::spawn(watch(eyes, dir, reloader, next, stop.clone(), asked));
-    Ok(Watch { stop, looks, task: Some(task), puller: None })
+    Ok(Watch { stop, asks, task: Some(task), puller: None })
 }
 
 async fn watch(
@@ -108,15 +107,16 @@ async fn watch(
     mut reloader: Reloader,
     mut next: Option<Instant>,
     stop: CancellationToken,
-    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
+    mut asked: mpsc::Receiver<Ask>,
 ) {
+    // Not from the last question: who asks all the time must not keep the folder from being looked at.
+    let mut rescan = Instant::now() + RESCAN;
     loop {
-        let rescan = Instant::now() + RESCAN;
         let mut answer = None;
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            Some(asked) = asked.recv() => answer = Some(asked),
+            () = tokio::time::sleep_until(next.map_or(rescan, |next| next.min(rescan))) => {}
             () = eyes.told.finished.notified() => {}
             () = eyes.told.changed.notified() => {
                 tokio::select! {
@@ -125,8 +125,15 @@ async fn watch(
                     () = tokio::time::sleep(BURST) => {}
                 }
             }
-            () = tokio::time::sleep_until(next.map_or(rescan, |next| next.min(rescan))) => {}
+            Some(asked) = asked.recv() => match asked {
+                Ask::Look(asked) => answer = Some(asked),
+                other => {
+                    reloader.keeper().answer(other).await;
+                    continue;
+                }
+            },
         }
+        rescan = Instant::now() + RESCAN;
         // Before the folder is listed: a file that is written again after that is told again.
         let finished = eyes.told.take();
         let listing;

@@ -10,6 +10,7 @@ use crate::plugin::contract::Message;
 use crate::workflow::MessageWorkflow;
 use crate::workflow::dead_letter::{Death, dead_letter};
 use crate::workflow::emit::{Emit, EmitError};
+use crate::workflow::holders;
 use crate::workflow::observe::{Observer, What};
 use crate::workflow::start::Start;
 use crate::workflow::workflow_id::{generation, message_id, nameless_workflow_id, workflow_id};
@@ -71,16 +72,19 @@ impl Dispatch for Dispatcher {
             Err(e) => (nameless_workflow_id(&route.name, &message, replays), String::new(), Some(e.to_string())),
         };
         let (topic, partition, offset) = (message.topic.clone(), message.partition, message.offset);
+        let version = self.plugins.begin(&route.name).map(|digest| digest.to_string());
         let start = Start {
             workflow: workflow.clone(),
             route: route.name.clone(),
             message_id,
             created_ms: now_ms(),
             message,
+            version,
             stillborn,
             link: None,
         };
-        match self.client.create_root(&workflow, MessageWorkflow::NAME, &start).await {
+        let tags = start.version.iter().flat_map(|version| holders::tags(&route.plugin, version));
+        match self.client.create_root(&workflow, MessageWorkflow::NAME, &start, tags).await {
             Ok(record) => {
                 let source = &param(&record)["args"]["message"];
                 let same = source["offset"] == offset && source["partition"] == partition && source["topic"] == topic;
@@ -118,7 +122,7 @@ impl Dispatch for Dispatcher {
     }
 
     fn route_ready(&self, route: &Route) -> bool {
-        self.plugins.current(&route.plugin).is_some()
+        self.plugins.is_ready(&route.name, &route.plugin)
     }
 
     fn changed(&self) -> watch::Receiver<u64> {

@@ -2,19 +2,21 @@
 
 mod dispatcher;
 pub mod keyvalue;
+mod pruner;
 
 use crate::admin::{self, AdminError};
 use crate::config::{Config, Kafka, OciReference, Plugins, Route};
 use crate::durable::{BackEnd, Connection, DurableError, LostLeases, Running};
 use crate::kafka::{Consumer, ConsumerError, ConsumerSettings, Emitter, KafkaError, OnceEmitter};
 use crate::plugin::{
-    Access, Databases, Engine, EngineError, EngineSettings, GrantError, Registry, RegistryError, Routes, Sources,
-    TrustedKeys, Wanted, Watch,
+    Access, Databases, Engine, EngineError, EngineSettings, GrantError, Keeping, Registry, RegistryError, Routes,
+    Sources, TrustedKeys, Wanted, Watch,
 };
 use crate::workflow::observe::Observer;
 use crate::workflow::{Deps, MessageWorkflow};
 use dispatcher::Dispatcher;
 use keyvalue::StoreBuckets;
+use pruner::Pruner;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +49,7 @@ pub enum WorkerError {
 
 /// Where the plugins come from.
 fn sources(config: &Config) -> Result<Sources, RegistryError> {
-    let Plugins { dir, cache, trusted_keys, plain_http } = &config.plugins;
+    let Plugins { dir, cache, trusted_keys, plain_http, .. } = &config.plugins;
     let mut references: Vec<OciReference> = config.routes.iter().filter_map(Route::reference).collect();
     references.sort_by_key(ToString::to_string);
     references.dedup();
@@ -58,6 +60,7 @@ fn sources(config: &Config) -> Result<Sources, RegistryError> {
     Ok(Sources {
         dir: dir.clone(),
         trusted_keys: TrustedKeys::new(trusted_keys),
+        keeping: Keeping::of(&config.plugins),
         wanted: Wanted { references, access, cache: cache.clone() },
     })
 }
@@ -69,6 +72,7 @@ pub struct Worker {
     once: Arc<OnceEmitter>,
     running: Running,
     watch: Watch,
+    pruner: Pruner,
     admin: Option<admin::Server>,
     drain: Duration,
 }
@@ -98,10 +102,12 @@ impl Worker {
             lost_leases: LostLeases::new(client.clone(), executions.clone()),
             observer: observer.clone(),
         });
+        let door = admin::Plugins { registry: plugins.clone(), client: client.clone() };
         let admin = match connection.back_end() {
-            BackEnd::Embedded(store) => admin::Server::open(&config.store.path, store.clone()).await?,
-            BackEnd::Remote(_) => None,
+            BackEnd::Embedded(store) => admin::Server::open(&config.store.path, store.clone(), door).await?,
+            BackEnd::Remote(_) => admin::Server::open_for_plugins(&config.plugins.versions, door).await,
         };
+        let pruner = Pruner::start(plugins.clone(), client.clone());
         let running = connection.start(|resonate| {
             let resonate = resonate.with_dependency(deps);
             resonate.register(MessageWorkflow)?;
@@ -111,7 +117,7 @@ impl Worker {
             Arc::new(Dispatcher { client, executions, endings, plugins, emitter: emitter.clone(), observer });
         let settings = ConsumerSettings { drain: config.worker.drain, ..ConsumerSettings::default() };
         let consumer = Consumer::new(kafka, routes, dispatch, settings);
-        Ok(Worker { consumer, emitter, once, running, watch, admin, drain: config.worker.drain })
+        Ok(Worker { consumer, emitter, once, running, watch, pruner, admin, drain: config.worker.drain })
     }
 
     /// Consumes until `shutdown`, then lets the steps under way end, hands out what they emitted and closes everything.
@@ -120,6 +126,7 @@ impl Worker {
         if let Some(admin) = self.admin {
             admin.close().await;
         }
+        self.pruner.stop().await;
         let closed = self.running.shut_down(self.drain).await;
         self.once.close(self.drain).await;
         self.emitter.close(self.drain).await;

@@ -91,6 +91,11 @@ impl Next {
         }
     }
 
+    /// Whether a call that led here failed.
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Next::Retry { .. } | Next::Dead { .. })
+    }
+
     /// The field `outcome` of the log line of a step.
     pub fn name(&self) -> &'static str {
         match self {

@@ -88,10 +88,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Delivery, IdSource, Limits, Order, Retry};
+    use crate::config::{Config, Delivery, IdSource, Limits, Order, Retry};
 
     fn route() -> Route {
+        let defaults = Config::development(std::path::Path::new("."), &["r".to_owned()]).routes.remove(0);
         Route {
+            versions: defaults.versions,
+            roll_back: defaults.roll_back,
             name: "r".into(),
             topic: "in".into(),
             plugin: "p".into(),

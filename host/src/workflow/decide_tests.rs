@@ -28,6 +28,7 @@ fn start() -> Start {
             value: None,
             headers: Vec::new(),
         },
+        version: None,
         stillborn: None,
         link: None,
     }

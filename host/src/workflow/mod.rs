@@ -8,6 +8,7 @@ pub mod dead_letter;
 mod decide;
 mod emission;
 pub mod emit;
+pub mod holders;
 pub mod observe;
 pub mod rehearsal;
 mod run;

@@ -71,6 +71,7 @@ impl Rehearsal<'_> {
             message_id,
             created_ms: 0,
             message,
+            version: None,
             stillborn: None,
             link: None,
         };

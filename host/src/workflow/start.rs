@@ -22,6 +22,9 @@ pub struct Start {
     pub created_ms: u64,
     /// The message, once per root, never in a step's arguments.
     pub message: Message,
+    /// The version of the plugin (its digest) that the workflow keeps, on a route that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Why the message goes to the dead letters without a step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stillborn: Option<String>,

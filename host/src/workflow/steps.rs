@@ -99,9 +99,9 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         if let Some(bounds) = grants.crowded() {
             return Ok(crowded(bounds));
         }
-        let plugin = tokio::time::timeout(PLUGIN_WAIT, self.deps.plugins.wait_for(&route.plugin));
-        let Ok(version): std::result::Result<Arc<Version>, _> = plugin.await else {
-            return Ok(put_off(format!("plugin `{}` is not there", route.plugin), lost));
+        let version: Arc<Version> = match self.version(route).await {
+            Ok(version) => version,
+            Err(reason) => return Ok(put_off(reason, lost)),
         };
         // A step that only waits must not count as begun when its worker dies, and must not outlast a drain.
         let Ok(turn) = tokio::time::timeout(TURN_WAIT, version.turn(grants)).await else {
@@ -145,6 +145,7 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         reached("step.after-call");
         let at_ms = now_ms();
         let next = self.decide(reply.result, route, at_ms);
+        self.deps.plugins.count(&route.name, version.digest(), next.is_failure());
         let intent = self.intend(&next, route).await;
         Ok(StepRecord { next, digest: Some(digest), ran_us: reply.ran.as_micros() as u64, at_ms, intent })
     }
@@ -160,6 +161,19 @@ fn lost_reason(route: &Route, lost: u32) -> String {
 }
 
 impl CallStep {
+    /// The version that the step runs, or why it has to wait for one.
+    async fn version(&self, route: &Route) -> std::result::Result<Arc<Version>, String> {
+        let (names, start) = ((route.name.as_str(), route.plugin.as_str()), &self.start);
+        let version = self.deps.plugins.for_step(names, &start.workflow, start.version.as_deref());
+        let waited = tokio::time::timeout(PLUGIN_WAIT, version).await;
+        waited.unwrap_or_else(|_| match self.deps.plugins.current(&route.plugin) {
+            Some(_) => {
+                Err(format!("the version of plugin `{}` that the step runs is still being loaded", route.plugin))
+            }
+            None => Err(format!("plugin `{}` is not there", route.plugin)),
+        })
+    }
+
     /// How often the lease of an execution was lost in this step.
     async fn lost_leases(&self, info: &Info, route: &Route) -> u32 {
         let (lost_leases, root, step) = (&self.deps.lost_leases, info.origin_id(), info.id());
@@ -265,7 +279,7 @@ impl Durable<RootArgs, ()> for HandOnStep {
 
     async fn execute(&self, _env: ExecutionEnv<'_>, args: RootArgs) -> Result<()> {
         let func = super::run::MessageWorkflow::NAME;
-        until_served(|| self.deps.client.create_root(&args.root, func, &self.next)).await;
+        until_served(|| self.deps.client.create_root(&args.root, func, &self.next, [])).await;
         Ok(())
     }
 }

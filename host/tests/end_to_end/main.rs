@@ -19,6 +19,7 @@ mod sql;
 mod start_up;
 mod support;
 mod swap;
+mod versions;
 mod waiting;
 #[cfg(feature = "failpoints")]
 mod windows;

@@ -4,8 +4,8 @@ use super::support::*;
 use std::collections::HashSet;
 use std::fs;
 
-/// Digests of the two variants.
-fn digest(component_name: &str) -> String {
+/// The digest of a component.
+pub fn digest(component_name: &str) -> String {
     use sha2::Digest;
     let bytes = fs::read(component(component_name)).unwrap();
     sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect()

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pawl::config::{Delivery, IdSource, Kafka, Limits, Order, Properties, Retry, Route};
+use pawl::config::{Delivery, IdSource, Kafka, Limits, Order, Properties, Retry, RollBack, Route, Share, Versions};
 use pawl::kafka::topics::{self, TopicSpec};
 use pawl::kafka::{Consumer, ConsumerError, ConsumerSettings, Dispatch, DispatchError, Dispatched, Emitter, Status};
 use pawl::plugin::contract::Message;
@@ -59,6 +59,8 @@ pub fn route(topic: &str) -> Arc<Route> {
         name: topic.to_owned(),
         topic: topic.to_owned(),
         plugin: "plugin".into(),
+        versions: Versions::Newest,
+        roll_back: RollBack { steps: 100, worse_by: Share::of(10.0).unwrap(), swaps: false },
         completions: None,
         default_completion: true,
         // Nobody writes one here, and a topic of its own would have to exist.

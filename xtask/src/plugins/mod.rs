@@ -61,6 +61,7 @@ const COMPONENTS: &[Component] = &[
     rust("delete-batch", "purge-log", "delete-batch-v2"),
     rust("fixtures/scripted", "", "fixtures/scripted"),
     rust("fixtures/scripted", "variant-b", "fixtures/scripted-b"),
+    rust("fixtures/scripted", "variant-failing", "fixtures/scripted-failing"),
     rust("fixtures/capable", "", "fixtures/capable"),
     rust("fixtures/sql", "", "fixtures/sql"),
     rust("fixtures/keyvalue", "", "fixtures/keyvalue"),

@@ -1,4 +1,4 @@
-//! `pawl plugin`: what whoever writes a plugin or brings it to others needs, without Kafka.
+//! `pawl plugin`: what whoever writes a plugin or brings it to others needs, without Kafka, and the versions in a running worker.
 
 mod call;
 mod check;
@@ -10,6 +10,7 @@ mod push;
 mod templates;
 mod test;
 mod transcript;
+mod versions;
 
 use super::exit::UsageError;
 use super::{Output, logging, settings, shutdown};
@@ -40,6 +41,18 @@ pub enum PluginCommand {
     Pull(pull::PullArgs),
     /// Put a component into an OCI registry
     Push(push::PushArgs),
+    /// List the versions of the plugins of a running worker: what is kept, what runs where, how often it failed
+    Versions(versions::VersionsArgs),
+    /// Go on with a version of a plugin that is kept, on all routes that are not pinned
+    Use(versions::UseArgs),
+    /// Have a route run one version, whatever is dropped
+    Pin(versions::PinArgs),
+    /// Have a route do again what its `versions` in pawl.toml says
+    Unpin(versions::UnpinArgs),
+    /// Have a share of a route's workflows run the newest version, and the others the one before
+    Canary(versions::CanaryArgs),
+    /// Go back to the version before, on one route or all routes of a plugin
+    Rollback(versions::RollbackArgs),
 }
 
 pub fn run(command: PluginCommand, output: &Output) -> anyhow::Result<()> {
@@ -54,6 +67,12 @@ pub fn run(command: PluginCommand, output: &Output) -> anyhow::Result<()> {
             PluginCommand::Test(args) => test::run(args).await,
             PluginCommand::Pull(args) => pull::run(args).await,
             PluginCommand::Push(args) => push::run(args).await,
+            PluginCommand::Versions(args) => versions::list(args).await,
+            PluginCommand::Use(args) => versions::use_version(args).await,
+            PluginCommand::Pin(args) => versions::pin(args).await,
+            PluginCommand::Unpin(args) => versions::unpin(args).await,
+            PluginCommand::Canary(args) => versions::canary(args).await,
+            PluginCommand::Rollback(args) => versions::rollback(args).await,
         }
     })
 }

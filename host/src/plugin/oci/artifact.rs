@@ -49,7 +49,7 @@ impl Layer {
         if layer.media_type != LAYER {
             return Err(not_wasm(format!("its layer is {:?}, not {LAYER:?}", layer.media_type)));
         }
-        let digest = layer.digest.strip_prefix("sha256:").and_then(Digest::from_hex);
+        let digest = layer.digest.strip_prefix("sha256:").and_then(Digest::parse);
         let digest = digest.ok_or_else(|| not_wasm(format!("its layer has no sha256 ({:?})", layer.digest)))?;
         let size = u64::try_from(layer.size).map_err(|_| not_wasm(format!("its layer is {} bytes", layer.size)))?;
         Ok(Layer { digest, size })

@@ -28,7 +28,7 @@ impl Blobs {
 
     /// An artifact that was pulled before. Only a digest says that it is still the same.
     pub(super) async fn artifact(&self, reference: &OciReference) -> Option<Artifact> {
-        let digest = Digest::from_hex(reference.digest()?)?;
+        let digest = Digest::parse(reference.digest()?)?;
         let manifest = self.get(digest).await?;
         let layer = Layer::of(reference, &manifest).ok()?;
         let bytes = self.get(layer.digest).await?;

@@ -101,7 +101,7 @@ impl Bring {
         match self.engine.load_for(&name, bytes, digest, self.registry.routes().of_plugin(&name)).await {
             Ok(version) => {
                 let (short, bytes) = (version.digest().short(), size(version.size()));
-                self.registry.set(&name, Entry { version: Some(version), refused: None });
+                self.registry.set(&name, Entry { version: Some(version), ..Entry::default() });
                 tracing::info!(target: "pawl::registry", "plugin {name}: version {short} in use ({bytes}, {origin})");
                 if self.reference.digest().is_none() {
                     let pinned = self.reference.pinned(&manifest.to_string());
@@ -118,7 +118,7 @@ impl Bring {
         let refusal = Refusal { digest: None, reason, lasts: false };
         if self.registry.entry(&name).refused.as_ref() != Some(&refusal) {
             tracing::error!(target: "pawl::registry", "plugin {name} refused: {}; {then}", refusal.reason);
-            self.registry.set(&name, Entry { version: None, refused: Some(refusal) });
+            self.registry.set(&name, Entry { refused: Some(refusal), ..Entry::default() });
         }
     }
 }

@@ -1,0 +1,333 @@
+//! Follows drops and verdicts: changes the state, loads what it names, and publishes both. The watcher's alone.
+
+use super::choice::{Policy, Serving};
+use super::command::CommandError;
+use super::kept::{Shelf, Stamp};
+use super::state::{PluginState, RouteSpec, State};
+use super::trial::{Verdict, judge};
+use crate::plugin::folder::Dropped;
+use crate::plugin::registry::{Ask, Entry, Registry};
+use crate::plugin::signature::TrustedKeys;
+use crate::plugin::{Counts, Digest, Engine, Version};
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The versions of all plugins, as the watcher has them.
+pub struct Keeper {
+    engine: Engine,
+    keys: TrustedKeys,
+    pub(super) registry: Registry,
+    shelf: Shelf,
+    /// As it was last stored.
+    pub(super) state: Arc<State>,
+    stamp: Stamp,
+    /// Plugins whose newest version is to run: what was dropped last lay in the folder since the worker began, or a command said so.
+    pub(super) there: HashSet<String>,
+    /// Versions that could not be loaded, so that each is told of once.
+    lost: HashSet<(String, Digest)>,
+}
+
+impl Keeper {
+    /// Reads what is kept and loads what runs whether or not it lies in the plugins folder.
+    pub async fn open(engine: Engine, registry: Registry, keys: TrustedKeys) -> Keeper {
+        let keeping = registry.keeping().clone();
+        let opened = blocking(move || {
+            let shelf = Shelf::open(&keeping);
+            let (state, stamp) = shelf.read();
+            Ok((shelf, state, stamp))
+        });
+        // What breaks off is a panic: then it goes on without.
+        let (shelf, state, stamp) = opened.await.unwrap_or_else(|_| (Shelf::nothing(), State::default(), None));
+        let (there, lost) = Default::default();
+        let mut keeper = Keeper { engine, keys, registry, shelf, state: Arc::new(state), stamp, there, lost };
+        keeper.publish_all().await;
+        keeper
+    }
+
+    /// The version that was dropped last, if it was one that fits.
+    pub fn dropped(&self, plugin: &str) -> Option<Digest> {
+        self.state.plugins.get(plugin)?.dropped
+    }
+
+    /// Whether the newest version is the one that was dropped last.
+    pub fn follows_the_folder(&self, plugin: &str) -> bool {
+        !self.state.plugins.get(plugin).is_some_and(PluginState::newest_is_chosen)
+    }
+
+    /// What was dropped last lies in the folder, although another version is in use.
+    pub fn lies_there(&mut self, plugin: &str) {
+        self.there.insert(plugin.to_owned());
+    }
+
+    /// Whether components are worth keeping in memory for [`Keeper::drop_in`].
+    pub fn keeps(&self) -> bool {
+        self.shelf.keeps()
+    }
+
+    /// A version that fits lies in the folder.
+    pub async fn drop_in(&mut self, version: Arc<Version>, dropped: Option<Dropped>) {
+        let (plugin, digest) = (version.name().to_owned(), *version.digest());
+        let kept = match dropped {
+            Some(dropped) => {
+                let (shelf, plugin) = (self.shelf.clone(), plugin.clone());
+                blocking(move || Ok(shelf.keep(&plugin, digest, &dropped))).await.unwrap_or(false)
+            }
+            None => false,
+        };
+        self.there.insert(plugin.clone());
+        self.lost.remove(&(plugin.clone(), digest));
+        let (specs, name, now) = (self.specs(), plugin.clone(), now_ms());
+        let noted = self.update(move |state| state.drop_in(&specs, &name, digest, kept, now)).await;
+        if let Err(e) = noted {
+            let file = self.shelf.state_file();
+            tracing::warn!(
+                target: "pawl::registry",
+                "plugin {plugin}: can't note in {file} that version {} is in use: {e}; a restart may begin with another",
+                digest.short()
+            );
+            let mut state = State::clone(&self.state);
+            state.drop_in(&self.specs(), &plugin, digest, kept, now);
+            self.state = Arc::new(state);
+        }
+        let entry = self.registry.entry(&plugin);
+        if entry.refused.is_some() {
+            self.registry.set(&plugin, Entry { refused: None, ..entry });
+        }
+        self.publish(&plugin, Some(version)).await;
+    }
+
+    /// Takes over what another worker has stored.
+    pub async fn refresh(&mut self) {
+        if !self.shelf.keeps() {
+            return;
+        }
+        let (shelf, known) = (self.shelf.clone(), self.stamp);
+        let read = blocking(move || Ok((shelf.stamp() != known).then(|| shelf.read())));
+        let Ok(Some((state, stamp))) = read.await else { return };
+        self.stamp = stamp;
+        if state == *self.state {
+            return;
+        }
+        let before = std::mem::replace(&mut self.state, Arc::new(state));
+        self.publish_all().await;
+        for (plugin, after) in &self.state.plugins {
+            let newest = |state: &PluginState| state.newest();
+            if let Some(digest) = newest(after)
+                && before.plugins.get(plugin).and_then(newest) != Some(digest)
+            {
+                let short = digest.short();
+                tracing::info!(target: "pawl::registry", "plugin {plugin}: version {short} in use, as in another worker of this folder");
+            }
+        }
+    }
+
+    /// Answers everything but [`Ask::Look`].
+    pub async fn answer(&mut self, ask: Ask) {
+        // Who asked may have gone: then nobody wants the answer.
+        match ask {
+            Ask::Look(answer) => drop(answer),
+            Ask::Load { plugin, digest, answer } => drop(answer.send(self.load_for_step(&plugin, digest).await)),
+            Ask::Command { command, answer } => drop(answer.send(self.carry_out(command).await)),
+            Ask::Judge { route } => self.judge(&route).await,
+            Ask::Forget { plugin, digest, answer } => drop(answer.send(self.forget(plugin, digest).await)),
+        }
+    }
+
+    pub(super) async fn load_for_step(&mut self, plugin: &str, digest: Digest) -> Result<Arc<Version>, String> {
+        let mut entry = self.registry.entry(plugin);
+        if let Some(version) = entry.find(digest) {
+            return Ok(version.clone());
+        }
+        let version = self.load(plugin, digest).await?;
+        entry.others.push(version.clone());
+        self.registry.publish(plugin, entry, self.serving(plugin), self.state.clone());
+        Ok(version)
+    }
+
+    /// Of a version that is kept, or why it can't run.
+    async fn load(&self, plugin: &str, digest: Digest) -> Result<Arc<Version>, String> {
+        let (shelf, name, keys) = (self.shelf.clone(), plugin.to_owned(), self.keys.clone());
+        let read = blocking(move || Ok(shelf.load(&name, digest, &keys))).await;
+        let why = match read.unwrap_or_else(|e| Err(e.to_string())) {
+            Ok(bytes) => {
+                let routes = self.registry.routes().of_plugin(plugin);
+                match self.engine.load_for(plugin, bytes, digest, routes).await {
+                    Ok(version) => return Ok(version),
+                    Err(e) => format!("its component {e}"),
+                }
+            }
+            Err(why) => why,
+        };
+        Err(format!(
+            "version {} of plugin `{plugin}` can't run: {why}; drop its component into the plugins folder again, or have another \
+             version run (`pawl plugin use`, `pawl plugin pin`)",
+            digest.short()
+        ))
+    }
+
+    /// Compares what is new on a route with what was there before.
+    async fn judge(&mut self, route: &str) {
+        let Ok(spec) = self.spec(route) else { return };
+        let Some((trial, new_counts, old_counts)) = self.registry.trial(route) else { return };
+        let (new, old) = (trial.new, trial.old);
+        let told = |digest: Digest, counts: Counts| {
+            let (Counts { steps, failures }, percent) = (counts, counts.failed_percent());
+            format!("version {} failed in {failures} of {steps} steps ({percent:.1} %)", digest.short())
+        };
+        let (new_told, old_told) = (told(new, new_counts), told(old, old_counts));
+        match judge(new_counts, old_counts, &spec.roll_back) {
+            Verdict::Open => trial.reopen(),
+            Verdict::Stays => {
+                tracing::info!(target: "pawl::registry", "route {route}: {new_told}, {old_told}: the new one stays");
+            }
+            Verdict::Worse => {
+                let (specs, now, changed) = (self.specs(), now_ms(), spec.clone());
+                match self.change(move |state| state.reject(&specs, &changed, new, old, now)).await {
+                    Ok(true) => {
+                        self.publish(&spec.plugin, None).await;
+                        tracing::warn!(
+                            target: "pawl::registry",
+                            "route {route}: {new_told}, {old_told}: rolled back to {}; drop a mended component into the plugins folder",
+                            old.short()
+                        );
+                    }
+                    Ok(false) => {}
+                    Err(e) => {
+                        tracing::error!(target: "pawl::registry", "route {route}: {new_told}, {old_told}: can't roll back: {e}");
+                        trial.reopen();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn forget(&mut self, plugin: String, digest: Digest) -> bool {
+        let (specs, name, now, keeping) = (self.specs(), plugin.clone(), now_ms(), self.registry.keeping().clone());
+        let forgotten = self.change(move |state| {
+            let prunable = state.prunable(&name, &specs, &keeping, now).contains(&digest);
+            if prunable {
+                state.forget(&name, digest);
+            }
+            prunable
+        });
+        if !forgotten.await.unwrap_or(false) {
+            return false;
+        }
+        self.publish(&plugin, None).await;
+        let (shelf, name) = (self.shelf.clone(), plugin.clone());
+        match blocking(move || shelf.remove(&name, digest)).await {
+            Ok(()) => tracing::info!(
+                target: "pawl::registry",
+                "plugin {plugin}: version {} is not kept any more: nothing runs it",
+                digest.short()
+            ),
+            Err(e) => tracing::warn!(
+                target: "pawl::registry",
+                "plugin {plugin}: can't remove version {}: {e}",
+                digest.short()
+            ),
+        }
+        true
+    }
+
+    /// Loads what the state names of a plugin and hands it to the calls.
+    pub(super) async fn publish(&mut self, plugin: &str, fresh: Option<Arc<Version>>) {
+        let Entry { version, others, refused } = self.registry.entry(plugin);
+        let mut pool: Vec<Arc<Version>> = version.into_iter().chain(others).chain(fresh).collect();
+        let serving = self.serving(plugin);
+        let newest = self.shown(plugin);
+        let mut wanted: BTreeSet<Digest> = newest.into_iter().collect();
+        for (_, serving) in &serving {
+            match &serving.policy {
+                Policy::Pin(pinned) => wanted.extend(pinned.as_ref().ok()),
+                Policy::Canary(_) => wanted.extend(serving.stable),
+                Policy::Newest | Policy::Begun => wanted.extend(serving.fresh()),
+            }
+        }
+        for digest in &wanted {
+            if pool.iter().any(|version| version.digest() == digest) {
+                continue;
+            }
+            match self.load(plugin, *digest).await {
+                Ok(version) => {
+                    self.lost.remove(&(plugin.to_owned(), *digest));
+                    pool.push(version);
+                }
+                Err(reason) if self.lost.insert((plugin.to_owned(), *digest)) => {
+                    tracing::error!(target: "pawl::registry", "{reason}; until then its routes wait");
+                }
+                Err(_) => {}
+            }
+        }
+        let mut entry = Entry { version: None, others: Vec::new(), refused };
+        for version in pool {
+            if newest == Some(*version.digest()) {
+                entry.version = Some(version);
+            } else if wanted.contains(version.digest()) && entry.find(*version.digest()).is_none() {
+                entry.others.push(version);
+            }
+        }
+        self.registry.publish(plugin, entry, serving, self.state.clone());
+    }
+
+    async fn publish_all(&mut self) {
+        let routes = self.registry.routes().specs().iter().map(|spec| spec.plugin.clone());
+        let plugins: BTreeSet<String> = self.state.plugins.keys().cloned().chain(routes).collect();
+        for plugin in plugins {
+            self.publish(&plugin, None).await;
+        }
+    }
+
+    /// The newest version, unless it is the one of the folder and does not lie there: then its routes wait for it.
+    fn shown(&self, plugin: &str) -> Option<Digest> {
+        let state = self.state.plugins.get(plugin)?;
+        state.newest().filter(|_| state.newest_is_chosen() || self.there.contains(plugin))
+    }
+
+    fn serving(&self, plugin: &str) -> Vec<(RouteSpec, Serving)> {
+        let newest = self.shown(plugin);
+        let specs = self.registry.routes().specs().iter().filter(|spec| spec.plugin == plugin);
+        specs.map(|spec| (spec.clone(), Serving { newest, ..self.state.serving(spec) })).collect()
+    }
+
+    /// Changes the state where it is stored, and here.
+    async fn update<T: Send + 'static>(
+        &mut self,
+        change: impl FnOnce(&mut State) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let (shelf, state) = (self.shelf.clone(), State::clone(&self.state));
+        let (done, state, stamp) = blocking(move || shelf.update(state, change)).await?;
+        (self.state, self.stamp) = (Arc::new(state), stamp);
+        Ok(done)
+    }
+
+    pub(super) async fn change<T: Send + 'static>(
+        &mut self,
+        change: impl FnOnce(&mut State) -> T + Send + 'static,
+    ) -> Result<T, CommandError> {
+        let path = self.shelf.state_file();
+        self.update(change).await.map_err(|source| CommandError::NotNoted { path, source })
+    }
+
+    pub(super) fn spec(&self, route: &str) -> Result<RouteSpec, CommandError> {
+        let routes = self.registry.routes();
+        let known = || routes.specs().iter().map(|spec| spec.name.clone()).collect();
+        let found = routes.spec(route).cloned();
+        found.ok_or_else(|| CommandError::NoRoute { name: route.to_owned(), known: known() })
+    }
+
+    pub(super) fn specs(&self) -> Vec<RouteSpec> {
+        self.registry.routes().specs().to_vec()
+    }
+}
+
+/// Off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}

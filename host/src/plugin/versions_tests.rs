@@ -1,0 +1,412 @@
+//! Versions through the registry: what steps run after drops, commands, verdicts and restarts.
+
+use super::testing::{Logs, component, engine};
+use super::{Command, CommandError, Databases, Digest, Engine, Keeping, Registry, Routes, Sources, Watch};
+use crate::config::{Config, Route};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A folder whose plugin `p` is on the route `r`.
+struct Scene {
+    root: TempDir,
+    route: Route,
+    engine: Engine,
+    _cache: TempDir,
+}
+
+/// A worker's share of it.
+struct Worker {
+    registry: Registry,
+    watch: Watch,
+}
+
+impl Scene {
+    fn new(versions: &str) -> Scene {
+        let mut route = Config::development(Path::new("."), &["p".to_owned()]).routes.remove(0);
+        route.name = "r".to_owned();
+        route.versions = versions.parse().unwrap();
+        route.roll_back.steps = 20;
+        let (engine, cache) = engine(4);
+        let scene = Scene { root: tempfile::tempdir().unwrap(), route, engine, _cache: cache };
+        fs::create_dir(scene.root.path().join("plugins")).unwrap();
+        scene
+    }
+
+    fn file(&self) -> PathBuf {
+        self.root.path().join("plugins/p.wasm")
+    }
+
+    fn versions(&self) -> PathBuf {
+        self.root.path().join("versions")
+    }
+
+    fn kept(&self, n: u8) -> PathBuf {
+        self.versions().join("p").join(format!("{}.wasm", digest(n)))
+    }
+
+    async fn start(&self) -> Worker {
+        self.start_keeping(Keeping { dir: Some(self.versions()), keep: 5, rest: Duration::ZERO }).await
+    }
+
+    async fn start_keeping(&self, keeping: Keeping) -> Worker {
+        let routes = Routes::new(std::slice::from_ref(&self.route), 4, &Databases::default()).unwrap();
+        let dir = self.root.path().join("plugins");
+        let sources = Sources { dir, keeping, ..Sources::default() };
+        let opened = Registry::open_from(self.engine.clone(), sources, routes).await;
+        let (registry, watch) = opened.unwrap();
+        Worker { registry, watch }
+    }
+
+    /// Drops a version and has the worker take it.
+    async fn drop_in(&self, worker: &Worker, n: u8) {
+        let temporary = self.file().with_extension("tmp");
+        fs::write(&temporary, version(n)).unwrap();
+        fs::rename(&temporary, self.file()).unwrap();
+        worker.watch.look().await;
+    }
+}
+
+impl Worker {
+    /// What a step of the workflow would run: the digest, or the beginning of the reason.
+    async fn step(&self, workflow: &str, begun: Option<u8>) -> Result<Digest, String> {
+        let begun = begun.map(|n| digest(n).to_string());
+        let version = self.registry.for_step(("r", "p"), workflow, begun.as_deref()).await;
+        version.map(|version| *version.digest())
+    }
+
+    async fn runs(&self, n: u8) {
+        assert!(self.registry.is_ready("r", "p"), "the route would wait");
+        assert_eq!(self.step("r/a", None).await, Ok(digest(n)));
+    }
+
+    async fn command(&self, command: Command) -> String {
+        self.registry.command(command).await.unwrap()
+    }
+
+    async fn use_version(&self, n: u8) {
+        self.command(Command::Use { plugin: "p".to_owned(), digest: digest(n).short() }).await;
+    }
+
+    async fn pin(&self, n: u8) {
+        self.command(Command::Pin { route: "r".to_owned(), digest: digest(n).short() }).await;
+    }
+
+    async fn fails(&self, command: Command, text: &str) {
+        let error = self.registry.command(command).await.unwrap_err();
+        assert!(error.to_string().contains(text), "{error}");
+    }
+
+    async fn stop(self) {
+        self.watch.shutdown().await;
+    }
+}
+
+/// The same component under a digest of its own: with a custom section at its end.
+fn version(n: u8) -> Vec<u8> {
+    let mut bytes = component("fixtures/scripted");
+    bytes.extend([0, 3, 1, b'v', n]);
+    bytes
+}
+
+fn digest(n: u8) -> Digest {
+    Digest::of(&version(n))
+}
+
+fn rollback(name: &str) -> Command {
+    Command::Rollback { name: name.to_owned(), plugin: false }
+}
+
+#[tokio::test]
+async fn what_a_command_put_in_use_outlives_the_worker_and_ends_with_the_next_drop() {
+    let scene = Scene::new("newest");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    scene.drop_in(&worker, 2).await;
+    worker.runs(2).await;
+    worker.use_version(1).await;
+    worker.runs(1).await;
+    // The file is still there, and is no news.
+    worker.watch.look().await;
+    worker.runs(1).await;
+    worker.stop().await;
+
+    // The other way round, in a worker that began with what was chosen.
+    let worker = scene.start().await;
+    worker.runs(1).await;
+    worker.use_version(2).await;
+    worker.runs(2).await;
+    worker.use_version(1).await;
+    worker.stop().await;
+
+    let worker = scene.start().await;
+    worker.runs(1).await;
+    assert_eq!(worker.registry.names(), ["p"]);
+    scene.drop_in(&worker, 3).await;
+    worker.runs(3).await;
+    assert_eq!(worker.command(rollback("p")).await, format!("plugin p: back to version {}", digest(1).short()));
+    worker.runs(1).await;
+    worker.command(rollback("p")).await;
+    worker.runs(2).await;
+    worker.fails(rollback("p"), "no version before").await;
+    worker.stop().await;
+    // Its file is gone: what a command chose runs all the same, what the folder chose does not.
+    fs::remove_file(scene.file()).unwrap();
+    let worker = scene.start().await;
+    worker.runs(2).await;
+    scene.drop_in(&worker, 4).await;
+    worker.stop().await;
+    fs::remove_file(scene.file()).unwrap();
+    let worker = scene.start().await;
+    assert!(worker.registry.current("p").is_none() && !worker.registry.is_ready("r", "p"));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_route_goes_back_and_follows_the_next_drop() {
+    let scene = Scene::new("newest");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    scene.drop_in(&worker, 2).await;
+    worker.command(rollback("r")).await;
+    worker.runs(1).await;
+    assert_eq!(worker.registry.current("p").map(|version| *version.digest()), Some(digest(2)));
+    worker.stop().await;
+    let worker = scene.start().await;
+    worker.runs(1).await;
+    scene.drop_in(&worker, 3).await;
+    worker.runs(3).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_pinned_route_waits_with_a_reason_when_its_version_is_gone() {
+    let scene = Scene::new("newest");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    worker.pin(1).await;
+    scene.drop_in(&worker, 2).await;
+    worker.runs(1).await;
+    worker.stop().await;
+    fs::remove_file(scene.kept(1)).unwrap();
+    let worker = scene.start().await;
+    assert!(!worker.registry.is_ready("r", "p"));
+    let reason = worker.step("r/a", None).await.unwrap_err();
+    assert!(reason.contains(&digest(1).short()) && reason.contains("is gone") && reason.contains("drop"), "{reason}");
+    // Dropped again it runs again.
+    scene.drop_in(&worker, 1).await;
+    worker.runs(1).await;
+    assert!(worker.registry.is_ready("r", "p"));
+    scene.drop_in(&worker, 2).await;
+    worker.runs(1).await;
+    worker.command(Command::Unpin { route: "r".to_owned() }).await;
+    worker.runs(2).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn pawl_toml_may_pin_what_comes_later() {
+    let mut scene = Scene::new("newest");
+    scene.route.versions = format!("pin:{}", digest(2).short()).parse().unwrap();
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    let reason = worker.step("r/a", None).await.unwrap_err();
+    assert!(reason.contains(&digest(2).short()) && reason.contains(&digest(1).short()), "{reason}");
+    assert!(worker.registry.report().notes[0].starts_with("route r waits"));
+    scene.drop_in(&worker, 2).await;
+    scene.drop_in(&worker, 3).await;
+    worker.runs(2).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_workflow_keeps_the_version_that_it_began_with() {
+    let scene = Scene::new("begun");
+    let worker = scene.start().await;
+    assert_eq!(worker.registry.begin("r"), None);
+    scene.drop_in(&worker, 1).await;
+    assert_eq!(worker.registry.begin("r"), Some(digest(1)));
+    scene.drop_in(&worker, 2).await;
+    assert_eq!(worker.registry.begin("r"), Some(digest(2)));
+    assert_eq!(worker.step("r/a", Some(1)).await, Ok(digest(1)));
+    assert_eq!(worker.step("r/a", None).await, Ok(digest(2)));
+    worker.stop().await;
+    let worker = scene.start().await;
+    let (first, second) = tokio::join!(worker.step("r/a", Some(1)), worker.step("r/b", Some(1)));
+    assert_eq!((first, second), (Ok(digest(1)), Ok(digest(1))));
+    scene.drop_in(&worker, 3).await;
+    assert_eq!(worker.step("r/a", Some(1)).await, Ok(digest(1)));
+    fs::remove_file(scene.kept(2)).unwrap();
+    assert!(worker.step("r/c", Some(2)).await.unwrap_err().contains("is gone"));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_canary_that_fails_more_goes_back_by_itself_and_the_next_drop_begins_anew() {
+    let logs = Logs::capture();
+    let scene = Scene::new("canary:50%");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    let failed = |digest: &Digest, failing: u8| *digest == self::digest(failing);
+    // Old failures are not held against the old version.
+    (0..50).for_each(|_| worker.registry.count("r", &digest(1), true));
+    scene.drop_in(&worker, 2).await;
+    let mut ran = [0; 2];
+    while ran[0] < 19 || ran[1] < 19 {
+        let digest = worker.step(&format!("r/{}", ran[0] + ran[1]), None).await.unwrap();
+        let which = usize::from(failed(&digest, 2));
+        ran[which] += 1;
+        if ran[which] < 20 {
+            worker.registry.count("r", &digest, failed(&digest, 2));
+        }
+    }
+    worker.watch.look().await;
+    assert!(logs.messages("pawl::registry").iter().all(|line| !line.contains("rolled back")), "too few steps");
+    worker.registry.count("r", &digest(2), true);
+    worker.registry.count("r", &digest(1), false);
+    worker.watch.look().await;
+    for n in 0..50 {
+        assert_eq!(worker.step(&format!("r/{n}"), None).await, Ok(digest(1)));
+    }
+    let messages = logs.messages("pawl::registry");
+    let told: Vec<&String> = messages.iter().filter(|line| line.contains("rolled back")).collect();
+    let (new, old) = (digest(2).short(), digest(1).short());
+    assert_eq!(told.len(), 1, "{messages:?}");
+    let rates =
+        format!("version {new} failed in 20 of 20 steps (100.0 %), version {old} failed in 0 of 20 steps (0.0 %)");
+    assert!(told[0].contains(&rates) && told[0].contains(&format!("rolled back to {old}")), "{told:?}");
+    assert!(logs.lines().iter().any(|line| line["level"] == "WARN" && line.to_string().contains(&rates)));
+    worker.stop().await;
+
+    let worker = scene.start().await;
+    worker.runs(1).await;
+    scene.drop_in(&worker, 3).await;
+    let mut runs = Vec::new();
+    for n in 0..50 {
+        runs.push(worker.step(&format!("r/{n}"), None).await.unwrap());
+    }
+    assert!(runs.contains(&digest(1)) && runs.contains(&digest(3)) && !runs.contains(&digest(2)));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn any_swap_goes_back_where_the_route_says_so() {
+    let mut scene = Scene::new("newest");
+    scene.route.roll_back.swaps = true;
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    (0..100).for_each(|n| worker.registry.count("r", &digest(1), n % 10 == 0));
+    scene.drop_in(&worker, 2).await;
+    (0..20).for_each(|n| worker.registry.count("r", &digest(2), n % 2 == 0));
+    worker.watch.look().await;
+    worker.runs(1).await;
+    // One that is no worse stays.
+    scene.drop_in(&worker, 3).await;
+    (0..20).for_each(|n| worker.registry.count("r", &digest(3), n % 10 == 0));
+    worker.watch.look().await;
+    worker.runs(3).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn another_worker_of_the_folder_follows() {
+    let scene = Scene::new("newest");
+    let (first, second) = (scene.start().await, scene.start().await);
+    scene.drop_in(&first, 1).await;
+    scene.drop_in(&first, 2).await;
+    second.watch.look().await;
+    second.runs(2).await;
+    first.use_version(1).await;
+    second.watch.look().await;
+    second.runs(1).await;
+    first.watch.look().await;
+    first.runs(1).await;
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_command_is_said_and_nothing_changes() {
+    let scene = Scene::new("newest");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    let (p, r, nowhere) = ("p".to_owned(), "r".to_owned(), "nowhere".to_owned());
+    let unknown = || "0123456789".to_owned();
+    worker.fails(Command::Use { plugin: nowhere.clone(), digest: unknown() }, "there are: p").await;
+    worker.fails(Command::Use { plugin: p.clone(), digest: unknown() }, "no version 0123456789 of plugin `p`").await;
+    worker.fails(Command::Use { plugin: p, digest: String::new() }, "give more digits").await;
+    worker.fails(Command::Pin { route: nowhere.clone(), digest: digest(1).short() }, "has: r").await;
+    worker.fails(Command::Pin { route: r.clone(), digest: unknown() }, "no version").await;
+    worker.fails(Command::Canary { route: r.clone(), percent: 101.0 }, "no share").await;
+    worker.fails(rollback("nowhere"), "neither a route nor a plugin").await;
+    worker.fails(rollback("r"), "no version before").await;
+    worker.runs(1).await;
+    let registry = worker.registry.clone();
+    worker.stop().await;
+    let error = registry.command(rollback("r")).await.unwrap_err();
+    assert!(matches!(error, CommandError::ShuttingDown), "{error}");
+}
+
+#[tokio::test]
+async fn without_a_folder_to_keep_them_in_the_newest_runs() {
+    let scene = Scene::new("newest");
+    fs::write(scene.versions(), "in the way").unwrap();
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    scene.drop_in(&worker, 2).await;
+    worker.runs(2).await;
+    worker.fails(Command::Use { plugin: "p".to_owned(), digest: digest(1).short() }, "no version").await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_goes_when_nothing_needs_it() {
+    let scene = Scene::new("newest");
+    let worker = scene.start_keeping(Keeping { dir: Some(scene.versions()), keep: 2, rest: Duration::ZERO }).await;
+    for n in 1..=4 {
+        scene.drop_in(&worker, n).await;
+    }
+    let mut prunable = worker.registry.prunable(u64::MAX);
+    let (plugin, mut digests) = prunable.remove(0);
+    digests.sort();
+    let mut old = [digest(1), digest(2)];
+    old.sort();
+    assert_eq!((plugin.as_str(), digests.as_slice()), ("p", old.as_slice()));
+    worker.pin(1).await;
+    assert!(!worker.registry.forget("p", digest(1)).await, "pinned meanwhile");
+    assert!(worker.registry.forget("p", digest(2)).await);
+    assert!(!worker.registry.forget("p", digest(4)).await);
+    assert!(scene.kept(1).exists() && !scene.kept(2).exists() && scene.kept(3).exists() && scene.kept(4).exists());
+    worker.runs(1).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_report_says_what_runs_where_and_how_often_it_failed() {
+    let scene = Scene::new("canary:5%");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    scene.drop_in(&worker, 2).await;
+    (0..3).for_each(|n| worker.registry.count("r", &digest(2), n == 0));
+    let rows = worker.registry.report().versions;
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let served = &row.serves[0];
+            let counts = (row.counts.steps, row.counts.failures);
+            (row.digest, row.newest, served.percent, served.because.as_deref(), counts)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [(digest(2), true, Some(5.0), Some("canary"), (3, 1)), (digest(1), false, Some(95.0), None, (0, 0))]
+    );
+    assert!(rows.iter().all(|row| row.since_ms.is_some()));
+    assert!(worker.registry.report().notes.is_empty());
+    worker.pin(1).await;
+    let notes = worker.registry.report().notes;
+    let set = format!("route r: versions = \"pin:{}\" by command; pawl.toml says \"canary:5%\"", digest(1).short());
+    assert_eq!(notes, [set]);
+    worker.stop().await;
+}
