@@ -39,7 +39,7 @@ impl Handler {
     /// Makes an instance.
     pub(super) async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Instance> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
-        let handle = instance.get_func(&mut *store, &self.handle);
+        let handle = instance.get_func(&mut *store, self.handle);
         Ok(Instance(handle.ok_or_else(|| wasmtime::Error::msg("`handle` is no function of the component"))?))
     }
 }
