@@ -30,8 +30,20 @@ fn a_new_project_builds_and_works(lang: &str) {
     for name in ["CARGO", "CARGO_TARGET_DIR", "RUSTFLAGS", "RUSTUP_TOOLCHAIN"] {
         shell.env_remove(name);
     }
+    if lang == "rust" && !has_wasip2() {
+        // Where rustup can't add the target of the README, the same compiler that the samples are built with makes the component.
+        let xtask = std::env::var_os("PAWL_TEST_XTASK").expect("PAWL_TEST_XTASK is not set: run cargo xtask test");
+        shell = Command::new(xtask);
+        shell.args(["plugins", "--project"]).arg(&project);
+    }
     run(&mut shell);
     works(&project.join("refund-orders.wasm"));
+}
+
+fn has_wasip2() -> bool {
+    let target =
+        Command::new("rustc").args(["--print", "target-libdir", "--target", "wasm32-wasip2"]).output().unwrap();
+    Path::new(String::from_utf8_lossy(&target.stdout).trim()).exists()
 }
 
 /// It passes the check, and a message runs to its end.
@@ -50,12 +62,6 @@ fn works(component: &Path) {
 
 #[test]
 fn in_rust() {
-    let target =
-        Command::new("rustc").args(["--print", "target-libdir", "--target", "wasm32-wasip2"]).output().unwrap();
-    if !Path::new(String::from_utf8_lossy(&target.stdout).trim()).exists() {
-        eprintln!("not tested: rustup can't add the target wasm32-wasip2 here, which the README asks for");
-        return;
-    }
     a_new_project_builds_and_works("rust");
 }
 

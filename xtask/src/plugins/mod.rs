@@ -24,6 +24,9 @@ pub struct PluginsArgs {
     /// Only these: languages (rust, python, js, go, c) or components (delete-batch-python)
     #[arg(long, num_args = 1.., value_name = "NAME")]
     only: Vec<String>,
+    /// Instead, the Rust project in this folder, into DIR/PACKAGE.wasm: also where rustup can't add the target wasm32-wasip2
+    #[arg(long, value_name = "DIR", conflicts_with = "only")]
+    project: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +144,10 @@ impl fmt::Display for Component {
 
 /// Builds what the arguments name.
 pub fn run(args: &PluginsArgs) -> anyhow::Result<bool> {
+    if let Some(dir) = &args.project {
+        println!("{}", rust::build_project(&absolute(dir)?)?.display());
+        return Ok(true);
+    }
     for name in &args.only {
         if !COMPONENTS.iter().any(|component| is_named(component, name)) {
             let languages = LANGUAGES.map(Language::name).join(", ");

@@ -5,7 +5,7 @@ use super::tools::{self, Adapter};
 use crate::process;
 use anyhow::Context;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use wit_component::ComponentEncoder;
 
@@ -21,11 +21,60 @@ enum Toolchain {
     Debian,
 }
 
+/// What is built, and where.
+struct Project<'a> {
+    dir: &'a Path,
+    /// As cargo names the file.
+    krate: &'a str,
+    features: &'a str,
+    target_dir: &'a Path,
+}
+
 pub const RECIPE: &str = concat!(include_str!("rust.rs"), include_str!("tools.rs"));
 
 pub fn build(component: &Component, output: &Path) -> anyhow::Result<()> {
-    let bytes = Toolchain::find()?.build(component)?;
+    let project = Project {
+        dir: &component.source(),
+        krate: &component.krate(),
+        features: component.features,
+        // One folder for all: the standard library is built once.
+        target_dir: &crate::target_dir().join("wasm"),
+    };
+    let bytes = Toolchain::find()?.build(&project, &["--locked"])?;
     fs::write(output, bytes).with_context(|| format!("can't write {}", output.display()))
+}
+
+/// Builds a project of others: `NAME.wasm` in its folder, as its README's commands do.
+pub fn build_project(dir: &Path) -> anyhow::Result<PathBuf> {
+    let name = library(dir)?;
+    let project = Project { dir, krate: &name.replace('-', "_"), features: "", target_dir: &dir.join("target") };
+    let bytes = Toolchain::find()?.build(&project, &[])?;
+    let output = dir.join(name).with_extension("wasm");
+    fs::write(&output, bytes).with_context(|| format!("can't write {}", output.display()))?;
+    Ok(output)
+}
+
+/// The package in the folder that makes a component.
+fn library(dir: &Path) -> anyhow::Result<String> {
+    let mut metadata = process::cargo();
+    metadata.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(dir).stderr(Stdio::inherit());
+    let output = metadata.output().with_context(|| format!("can't run cargo in {}", dir.display()))?;
+    anyhow::ensure!(output.status.success(), "there is no Rust project in {}", dir.display());
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo's metadata is no JSON")?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let is_component = |target: &serde_json::Value| {
+        target["crate_types"].as_array().is_some_and(|types| types.iter().any(|kind| kind == "cdylib"))
+    };
+    let found = packages
+        .into_iter()
+        .find(|package| package["targets"].as_array().is_some_and(|all| all.iter().any(is_component)));
+    let name = found.and_then(|package| package["name"].as_str());
+    name.map(str::to_owned).with_context(|| {
+        format!(
+            "no package in {} makes a component: its Cargo.toml wants crate-type = [\"cdylib\"] under [lib]",
+            dir.display()
+        )
+    })
 }
 
 impl Toolchain {
@@ -39,25 +88,22 @@ impl Toolchain {
         Ok(Toolchain::Debian)
     }
 
-    fn build(&self, component: &Component) -> anyhow::Result<Vec<u8>> {
+    fn build(&self, project: &Project<'_>, options: &[&str]) -> anyhow::Result<Vec<u8>> {
         let triple = match self {
             Toolchain::Wasip2 => "wasm32-wasip2",
             Toolchain::Debian => "wasm32-wasip1",
         };
-        let target_dir = crate::target_dir().join("wasm");
         let mut build = match self {
             Toolchain::Wasip2 => process::cargo(),
             Toolchain::Debian => debian_cargo(),
         };
-        build.args(["build", "--release", "--locked", "--quiet", "--target", triple]).current_dir(component.source());
-        // One folder for all: the standard library is built once.
-        build.arg("--target-dir").arg(&target_dir);
-        if !component.features.is_empty() {
-            build.args(["--features", component.features]);
+        build.args(["build", "--release", "--quiet", "--target", triple]).args(options).current_dir(project.dir);
+        build.arg("--target-dir").arg(project.target_dir);
+        if !project.features.is_empty() {
+            build.args(["--features", project.features]);
         }
         process::succeed_quietly(&mut build)?;
-        let krate = component.krate();
-        let file = target_dir.join(triple).join("release").join(format!("{krate}.wasm"));
+        let file = project.target_dir.join(triple).join("release").join(format!("{}.wasm", project.krate));
         let module = fs::read(&file).with_context(|| format!("cargo built no {}", file.display()))?;
         match self {
             Toolchain::Wasip2 => Ok(module),
