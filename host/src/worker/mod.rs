@@ -19,6 +19,7 @@ use keyvalue::StoreBuckets;
 use pruner::Pruner;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// Why a worker could not start or go on.
@@ -100,6 +101,7 @@ impl Worker {
             client: client.clone(),
             executions: executions.clone(),
             lost_leases: LostLeases::new(client.clone(), executions.clone()),
+            suspects: Semaphore::new(1),
             observer: observer.clone(),
         });
         let door = admin::Plugins { registry: plugins.clone(), client: client.clone() };

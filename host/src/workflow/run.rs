@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Waits between two attempts to put a message on a dead-letter topic that refuses it.
 const REFUSED_FIRST: Duration = Duration::from_secs(1);
@@ -44,6 +45,8 @@ pub struct Deps {
     pub executions: Arc<Executions>,
     /// How often a step took its worker with it.
     pub lost_leases: LostLeases,
+    /// The place of the step that may be what the workers die of.
+    pub suspects: Semaphore,
     /// Who watches.
     pub observer: Observer,
 }

@@ -13,7 +13,7 @@ use crate::durable::DurableError;
 use crate::durable::admission::Lease;
 use crate::durable::backoff::Backoff;
 use crate::durable::client::{PromiseState, Settle, now_ms};
-use crate::fail_point::reached;
+use crate::fail_point::reached_in;
 use crate::plugin::contract::{Bytes, Failure, Outcome, Progress, Signal};
 use crate::plugin::{Call, Grants, Version};
 use resonate::durable::{Durable, ExecutionEnv};
@@ -33,6 +33,8 @@ const POSTPONED_MS: u64 = 10_000;
 const CROWDED_MS: std::ops::Range<u64> = 500..1500;
 /// How long a step waits for its turn to call the plugin; then it sleeps durably.
 const TURN_WAIT: Duration = Duration::from_secs(5);
+/// A step that may be begun no more often than this before its message is a dead letter is begun where no other such step runs.
+const LAST_CHANCES: u32 = 2;
 /// How often a step that met a conflict is called again at once; then it sleeps durably.
 const CONFLICTS: u32 = 16;
 const CONFLICT_MS: std::ops::Range<u64> = 50..500;
@@ -92,6 +94,13 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         if lost >= route.retry.lost_leases {
             return Ok(record(Next::Dead { reason: lost_reason(route, lost) }));
         }
+        // Whoever only ran beside what kills the workers was interrupted as often; it should not die of it.
+        let suspected = lost > 0 && lost.saturating_add(LAST_CHANCES) >= route.retry.lost_leases;
+        let Ok(_alone) = suspected.then(|| self.deps.suspects.try_acquire()).transpose() else {
+            let reason = "it may be what the workers die of, and another such one runs".to_owned();
+            let delay_ms = rand::random_range(CROWDED_MS);
+            return Ok(record(Next::Postpone { reason, delay_ms, crowded: true, lost }));
+        };
         let crowded = |bounds: &str| {
             let (reason, delay_ms) = (format!("{bounds} are in use, and enough wait"), rand::random_range(CROWDED_MS));
             record(Next::Postpone { reason, delay_ms, crowded: true, lost })
@@ -142,7 +151,7 @@ impl Durable<CallArgs, StepRecord> for CallStep {
             let (reason, delay_ms) = (reason.clone(), rand::random_range(CONFLICT_MS));
             return Ok(record(Next::Postpone { reason, delay_ms, crowded: true, lost }));
         }
-        reached("step.after-call");
+        reached_in("step.after-call", &self.start.workflow);
         let at_ms = now_ms();
         let next = self.decide(reply.result, route, at_ms);
         self.deps.plugins.count(&route.name, version.digest(), next.is_failure());

@@ -130,6 +130,30 @@ async fn a_message_that_kills_its_workers_dies_after_some_of_them() {
 
 #[cfg(feature = "failpoints")]
 #[tokio::test(flavor = "multi_thread")]
+async fn who_runs_beside_a_killer_does_not_die_of_it() {
+    const LOST: u32 = 4;
+    let scene = Scene::new("beside", 1).await;
+    let instance = "[kafka.properties]\n\"group.instance.id\" = \"the-one\"";
+    scene.configure(instance, &format!("retry = {{ lost-leases = {LOST} }}"));
+    // Each of these is interrupted whenever the killer runs.
+    let long: Vec<String> = (0..3).map(|n| format!("long-{n}")).collect();
+    let slow = long.iter().map(|id| script(id, &[json!({"op": "sleep", "ms": 1500})]));
+    scene.produce(slow.chain([script("killer", &[json!({"op": "sleep", "ms": 700})])])).await;
+    for _ in 0..LOST {
+        let kill = "step.after-call=return(kill r/killer)";
+        let mut worker = scene.start_by(std::process::Command::new(PAWL).env("FAILPOINTS", kill));
+        wait_for("the worker to die", || worker.ended());
+    }
+    let worker = scene.start();
+    let dead = scene.read(&scene.dead, 1);
+    assert_eq!(dead[0].header("pawl-workflow").as_deref(), Some("r/killer"));
+    let done = completed_ids(&scene.read(&scene.done, long.len()));
+    assert_eq!(done.into_iter().collect::<BTreeSet<_>>(), long.into_iter().collect());
+    assert!(worker.stop().success());
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_was_put_off_meanwhile_does_not_begin_to_count_anew() {
     let scene = Scene::new("put-off", 1).await;
     let instance = "[kafka.properties]\n\"group.instance.id\" = \"the-one\"";
