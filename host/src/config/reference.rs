@@ -20,9 +20,12 @@ impl FromStr for OciReference {
     fn from_str(text: &str) -> Result<Self, String> {
         let form = "write it like \"oci://ghcr.io/acme/delete-batch:1.2@sha256:...\"";
         let name = text.strip_prefix(SCHEME).unwrap_or(text);
-        let reference = name.parse::<Reference>();
-        let reference = reference.map_err(|e| format!("is no reference to an OCI registry ({e}); {form}"))?;
+        let refused = |why: &dyn fmt::Display| format!("is no reference to an OCI registry ({why}); {form}");
+        let reference: Reference = name.parse().map_err(|e| refused(&e))?;
+        // With what is filled in, a name that was taken for a registry's is part of the repository's, where not all is allowed.
+        let whole: Reference = reference.whole().parse().map_err(|e| refused(&e))?;
         match reference.digest() {
+            _ if whole != reference => Err(refused(&"it can be read in two ways")),
             Some(digest) if !is_sha256(digest) => {
                 Err(format!("has a digest other than `sha256:` and 64 digits (0-9, a-f); {form}"))
             }
@@ -128,7 +131,9 @@ mod tests {
         OciReference::written_out("oci://ghcr.io/acme/p:1").unwrap();
         assert_eq!(refusal("oci://ghcr.io/p"), "is not written out; that would be \"oci://ghcr.io/p:latest\"");
         assert_eq!(refusal("oci://p:1"), "is not written out; that would be \"oci://docker.io/library/p:1\"");
-        assert!(refusal("oci://ghcr.io/P:1").contains("(invalid reference format); write it like"));
+        for wrong in ["oci://ghcr.io/P:1", "oci://A/a"] {
+            assert!(refusal(wrong).contains("(invalid reference format); write it like"), "{wrong}");
+        }
         let upper = format!("oci://ghcr.io/p@{}", DIGEST.to_uppercase().replace("SHA", "sha"));
         assert!(refusal(&upper).starts_with("has a digest other than"));
         assert!(
