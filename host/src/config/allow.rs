@@ -58,7 +58,7 @@ impl FromStr for BucketScope {
 
 impl BucketAllow {
     /// The longest name.
-    const LONGEST: usize = 64;
+    pub(crate) const LONGEST: usize = 64;
 
     /// Whether a bucket may have that name.
     pub(super) fn check_name(name: &str) -> Result<(), String> {

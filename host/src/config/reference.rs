@@ -69,6 +69,11 @@ impl OciReference {
         self.0.digest()?.strip_prefix("sha256:")
     }
 
+    /// `oci://HOST/NAME`: what its versions have in common.
+    pub fn without_version(&self) -> String {
+        format!("{SCHEME}{}/{}", self.0.registry(), self.0.repository())
+    }
+
     /// The last part of the repository's name: what its plugin is called.
     pub fn plugin_name(&self) -> &str {
         let repository = self.0.repository();

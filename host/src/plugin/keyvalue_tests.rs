@@ -75,11 +75,12 @@ async fn large_values_come_whole_up_to_a_limit() {
     }
     let lengths = |keys: &[&str]| json!({"op": "lengths", "bucket": "b", "keys": keys});
     assert_eq!(scene.answer(lengths(&["a", "none", "b", "c"])).await, json!([800_000, null, 800_000, 800_000]));
-    let answer = scene.answer(lengths(&["a", "b", "c", "d"])).await;
-    assert_eq!(
-        answer["message"],
-        "the values have more than 2.4 MiB: ask for fewer, or raise `limits.response` of the route in pawl.toml"
-    );
+    let refusal =
+        "the values have more than 2.4 MiB: ask for fewer, or raise `limits.response` of the route in pawl.toml";
+    assert_eq!(scene.answer(lengths(&["a", "b", "c", "d"])).await["message"], refusal);
+    // What the call wrote itself is not counted once but as often as it is asked for.
+    let own = vec![json!({"op": "fill", "bucket": "b", "key": "own", "bytes": 800_000}), lengths(&["own"; 1000])];
+    assert_eq!(scene.answers(own).await[1]["message"], refusal);
 }
 
 #[tokio::test]
@@ -297,6 +298,13 @@ async fn routes_share_a_bucket_only_if_both_say_so() {
     assert_eq!(value(on("two", Route, "p")).await, "route two");
     assert_eq!(value(on("two", Plugin, "p")).await, "plugin p");
     assert_eq!(value(on("two", Plugin, "q")).await, Value::Null);
+    // A new digest is a new version of the same plugin.
+    let [old, new] =
+        ["oci://ghcr.io/acme/p:1@sha256:".to_owned() + &"0".repeat(64), "oci://ghcr.io/acme/p:2".to_owned()];
+    let [old, new]: [&'static str; 2] = [old.leak(), new.leak()];
+    scene.call_on(&on("one", Plugin, old), vec![set("a", "plugin acme/p")]).await.result.unwrap();
+    assert_eq!(value(on("two", Plugin, new)).await, "plugin acme/p");
+    assert_eq!(value(on("two", Plugin, "oci://ghcr.io/other/p:2")).await, Value::Null);
     // A plugin that is named like a route.
     assert_eq!(value(on("x", Plugin, "one")).await, Value::Null);
 }
@@ -305,12 +313,17 @@ async fn routes_share_a_bucket_only_if_both_say_so() {
 async fn a_bucket_that_the_route_does_not_allow_is_not_opened() {
     let scene = Scene::new().await;
     let logs = Logs::capture();
+    let opens = |name: &str| json!({"op": "open", "bucket": name});
+    let answers = scene.answers(vec![opens(&"x".repeat(5000)), opens("other"), opens("other")]).await;
+    assert_eq!(answers[2], json!({"error": "access-denied"}));
+    let told = logs.messages("pawl::keyvalue");
+    assert!(told.len() == 1 && told[0].len() < 300, "{told:?}");
     for name in ["other", "", "route/r/b", "b "] {
         let answer = scene.answer(json!({"op": "open", "bucket": name})).await;
         assert_eq!(answer, json!({"error": "access-denied"}), "{name}");
     }
     assert_eq!(
-        logs.messages("pawl::keyvalue")[0],
+        logs.messages("pawl::keyvalue")[1],
         "route `r` does not allow the bucket `other`; add \"other\" to `allow.keyvalue` of route `r`"
     );
 }

@@ -35,10 +35,12 @@ pub(in crate::plugin) struct Bucket {
 
 impl Bucket {
     fn new(route: &Route, allow: &BucketAllow) -> Bucket {
-        // Neither routes nor plugins have a slash in their names.
-        let stored = match allow.scope {
-            BucketScope::Route => format!("route/{}/{}", route.name, allow.name),
-            BucketScope::Plugin => format!("plugin/{}/{}", route.plugin, allow.name),
+        // A bucket has no slash in its name, nor has a route or a file of the folder.
+        let stored = match (allow.scope, route.reference()) {
+            (BucketScope::Route, _) => format!("route/{}/{}", route.name, allow.name),
+            (BucketScope::Plugin, None) => format!("plugin/{}/{}", route.plugin, allow.name),
+            // Each version of it has another tag or digest, and goes on with what the one before has kept.
+            (BucketScope::Plugin, Some(reference)) => format!("plugin/{}/{}", reference.without_version(), allow.name),
         };
         Bucket { name: allow.name.clone(), stored, keys: allow.keys as u64, bytes: allow.bytes as u64 }
     }

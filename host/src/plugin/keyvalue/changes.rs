@@ -17,6 +17,8 @@ pub(in crate::plugin) struct Changes {
     weight: usize,
     /// How often something was written.
     writes: u64,
+    /// Whether a bucket was asked for that the route does not allow.
+    refused: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,11 @@ impl Changes {
     /// Whether anything was written.
     pub(in crate::plugin) fn wrote(&self) -> bool {
         self.writes > 0
+    }
+
+    /// A bucket is refused. Whether it is the first: of the others nothing new would be told.
+    pub(super) fn is_first_refusal(&mut self) -> bool {
+        !std::mem::replace(&mut self.refused, true)
     }
 
     /// Another one after each time the call has written to a key.

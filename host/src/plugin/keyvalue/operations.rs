@@ -2,6 +2,7 @@
 
 use super::allowed::Bucket;
 use super::changes::{Known, check_key};
+use crate::config::BucketAllow;
 use crate::plugin::bindings::keyvalue::store::{Error, KeyResponse};
 use crate::plugin::limits::size;
 use crate::plugin::output::Source;
@@ -14,12 +15,16 @@ type Result<T> = std::result::Result<T, Error>;
 
 impl Effects {
     /// A bucket, if the route allows it.
-    pub(in crate::plugin) fn open_bucket(&self, name: &str) -> Result<Arc<Bucket>> {
+    pub(in crate::plugin) fn open_bucket(&mut self, name: &str) -> Result<Arc<Bucket>> {
         if let Some(bucket) = self.grants.keyvalue.bucket(name) {
             return Ok(bucket.clone());
         }
+        if !self.keyvalue.is_first_refusal() {
+            return Err(Error::AccessDenied);
+        }
         let Source { route, workflow, plugin, step } = self.source.as_ref();
-        let (route, plugin, name) = (route.as_ref(), plugin.as_ref(), name.escape_debug());
+        let short: String = name.chars().take(BucketAllow::LONGEST).collect();
+        let (route, plugin, name) = (route.as_ref(), plugin.as_ref(), short.escape_debug());
         tracing::warn!(
             target: "pawl::keyvalue",
             route,
@@ -42,6 +47,13 @@ impl Effects {
         keys: Vec<String>,
     ) -> Result<Vec<Option<Vec<u8>>>> {
         let most = self.grants.limits.response;
+        let within = |bytes: usize| match bytes > most {
+            true => Err(Error::Other(format!(
+                "the values have more than {}: ask for fewer, or raise `limits.response` of the route in pawl.toml",
+                size(most)
+            ))),
+            false => Ok(()),
+        };
         let mut values = Vec::with_capacity(keys.len().min(MOST_KEYS));
         let (mut missing, mut bytes) = (Vec::new(), 0);
         for (at, key) in keys.into_iter().enumerate() {
@@ -49,6 +61,8 @@ impl Effects {
             match self.keyvalue.known(bucket, &key) {
                 Known::Value(value) => {
                     bytes += value.len();
+                    // At once: what the call has written itself can be asked for any number of times.
+                    within(bytes)?;
                     values.push(Some(value));
                 }
                 Known::Nothing => values.push(None),
@@ -71,12 +85,7 @@ impl Effects {
                 bytes += value.as_ref().map_or(0, Vec::len);
                 values[at] = value;
             }
-            if bytes > most {
-                return Err(Error::Other(format!(
-                    "the values have more than {}: ask for fewer, or raise `limits.response` of the route in pawl.toml",
-                    size(most)
-                )));
-            }
+            within(bytes)?;
         }
         Ok(values)
     }
