@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use wasmtime::component::Component;
 
-/// As many compiled components are kept; the oldest go.
+/// As many compiled components are kept; those go that were not used for longest.
 const KEPT: usize = 64;
 const CHECKSUM: usize = 32;
 
@@ -84,6 +84,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     if !is_ours(metadata.uid()) || metadata.mode() & 0o022 != 0 {
         return Err(io::Error::other("others than this user can write it"));
     }
+    // By it those that are in use are told from others; a failure only has this one compiled again some day.
+    let _ = file.set_modified(SystemTime::now());
     let mut checksum = [0; CHECKSUM];
     file.read_exact(&mut checksum)?;
     let mut compiled = Vec::with_capacity(metadata.len() as usize);
