@@ -57,7 +57,8 @@ pub async fn measure(plugins: &Path, quick: bool) -> anyhow::Result<Map<String, 
         put(&format!("{language}_memory_kib"), memory_kib(&version).await?);
     }
 
-    put("drop_to_step_ms", millis(drop_to_step(plugins).await?));
+    put("drop_to_step_ms", millis(drop_to_step(plugins, false).await?));
+    put("drop_to_step_busy_ms", millis(drop_to_step(plugins, true).await?));
     for (language, component) in LANGUAGES {
         if plugins.join(format!("{component}.wasm")).exists() {
             let (cold, warm) = restart(plugins, component).await?;
@@ -111,8 +112,8 @@ async fn memory_kib(version: &Arc<Version>) -> anyhow::Result<f64> {
     Ok(enough as f64 / 1024.0)
 }
 
-/// From a file in the folder to the end of the first call on it.
-async fn drop_to_step(plugins: &Path) -> anyhow::Result<Duration> {
+/// From a file in the folder to the end of the first call on it. `busy`: calls of the old version take a core meanwhile.
+async fn drop_to_step(plugins: &Path, busy: bool) -> anyhow::Result<Duration> {
     let dir = tempfile::tempdir()?;
     let cache = tempfile::tempdir()?;
     let (first, second) =
@@ -124,9 +125,13 @@ async fn drop_to_step(plugins: &Path) -> anyhow::Result<Duration> {
     let (grants, message) = (grants(|_| {})?, message("\"record-1\""));
     let temporary = dir.path().join(".p.tmp");
     fs::write(&temporary, second)?;
+    let mut changed = registry.subscribe();
     let begun = Instant::now();
     fs::rename(temporary, dir.path().join("p.wasm"))?;
     loop {
+        if !busy {
+            changed.changed().await?;
+        }
         let version = registry.current("p").context("the plugin has gone")?;
         let reply = call(&version, &message, &grants).await;
         ensure!(reply.result.is_ok(), "{reply:?}");
