@@ -87,6 +87,14 @@ pub enum LoadError {
     /// The file can't be read.
     #[error("can't be read: {0}")]
     Unreadable(#[source] std::io::Error),
+    /// Signatures are asked for, and the one that is there can't be read.
+    #[error("has a {signature} that can't be read: {source}")]
+    UnreadableSignature {
+        /// The signature's file.
+        signature: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// Signatures are asked for, and there is none.
     #[error(
         "is not signed, and `trusted-keys` of [plugins] in pawl.toml asks for it: sign it (`minisign -S -m {file}`) and put \

@@ -5,8 +5,8 @@ use super::error::LoadError;
 use super::limits::size;
 use super::signature::{self, TrustedKeys};
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
-use std::io;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -14,6 +14,9 @@ use std::time::{Duration, SystemTime};
 const EXTENSION: &str = "wasm";
 /// Interpreters take 20 MB; this only keeps a stray file from filling the memory.
 pub(super) const LARGEST: u64 = 512 << 20;
+
+/// What may lie between two clocks.
+const AHEAD: Duration = Duration::from_secs(5);
 
 /// A file that counts, and its signature if one lies beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +33,7 @@ impl Found {
         Ok(Found { path: path.to_owned(), stamp, signature: Stamp::at(&signature::path_of(path)).ok() })
     }
 
-    /// Whether one of the two was written or put in place less than `time` ago, or (so the clocks say) in the future.
+    /// Whether one of the two was written or put in place less than `time` ago.
     pub(super) fn is_younger_than(&self, time: Duration) -> bool {
         self.stamp.is_younger_than(time) || self.signature.as_ref().is_some_and(|stamp| stamp.is_younger_than(time))
     }
@@ -67,12 +70,14 @@ impl Stamp {
     }
 
     fn is_younger_than(&self, time: Duration) -> bool {
-        let (seconds, nanoseconds) = self.modified.max(self.changed);
-        let since = Duration::new(seconds.max(0) as u64, nanoseconds.clamp(0, 999_999_999) as u32);
-        match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + since) {
-            Ok(age) => age < time,
-            Err(_) => true,
-        }
+        [self.modified, self.changed].into_iter().any(|(seconds, nanoseconds)| {
+            let since = Duration::new(seconds.max(0) as u64, nanoseconds.clamp(0, 999_999_999) as u32);
+            match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + since) {
+                Ok(age) => age < time,
+                // Another machine's clock may be a little ahead. A time that is far ahead says nothing: it is set, not told.
+                Err(ahead) => ahead.duration() < AHEAD,
+            }
+        })
     }
 }
 
@@ -123,22 +128,40 @@ pub(super) fn read(file: &Found, keys: &TrustedKeys) -> Content {
     if file.stamp.length > LARGEST {
         return Content::Refused(LoadError::TooLarge { most: size(LARGEST as usize) }, None);
     }
-    let read = fs::read(&file.path).and_then(|bytes| {
-        let signature = file.signature.as_ref().map(|_| signature::read(&file.path)).transpose()?;
+    let read = read_bounded(&file.path).and_then(|bytes| {
+        let signature = file.signature.as_ref().map(|_| signature::read(&file.path));
         Ok((bytes, signature, Found::at(&file.path)?))
     });
-    match read {
-        Ok((bytes, signature, now)) if now == *file && bytes.len() as u64 == now.stamp.length => {
-            let digest = Digest::of(&bytes);
-            match keys.check(&file.path, &bytes, signature.as_deref()) {
-                Ok(()) => Content::Whole(Dropped { bytes, signature }, digest),
-                Err(e) => Content::Refused(e, Some(digest)),
-            }
+    let (bytes, signature) = match read {
+        Ok((bytes, signature, now)) if now == *file && bytes.len() as u64 == now.stamp.length => (bytes, signature),
+        Ok(_) => return Content::Changed,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Content::Changed,
+        Err(e) => return Content::Refused(LoadError::Unreadable(e), None),
+    };
+    let digest = Digest::of(&bytes);
+    let signature = match signature.transpose() {
+        Ok(signature) => signature,
+        // It came and went meanwhile.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Content::Changed,
+        Err(source) if keys.are_configured() => {
+            let signature =
+                signature::path_of(&file.path).file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Content::Refused(LoadError::UnreadableSignature { signature, source }, Some(digest));
         }
-        Ok(_) => Content::Changed,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Content::Changed,
-        Err(e) => Content::Refused(LoadError::Unreadable(e), None),
+        // Nobody asks for it.
+        Err(_) => None,
+    };
+    match keys.check(&file.path, &bytes, signature.as_deref()) {
+        Ok(()) => Content::Whole(Dropped { bytes, signature }, digest),
+        Err(e) => Content::Refused(e, Some(digest)),
     }
+}
+
+/// A file that grows is read no further than what shows that it does.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -184,5 +207,36 @@ mod tests {
         assert!(matches!(read(&second), Content::Changed));
         fs::remove_file(&path).unwrap();
         assert!(matches!(read(&second), Content::Changed));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_signature_that_cannot_be_read_matters_only_where_one_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.wasm"), "x").unwrap();
+        // What can be looked at and not read, whoever asks.
+        std::os::unix::fs::symlink("/proc/self/mem", dir.path().join("a.wasm.minisig")).unwrap();
+        let found = list(dir.path()).unwrap().unwrap().remove("a").unwrap();
+        assert!(found.signature.is_some());
+        let content = read(&found, &TrustedKeys::default());
+        assert!(matches!(content, Content::Whole(dropped, _) if dropped.signature.is_none()));
+        let key = "RWSGayJwNNlKp5rIsnNyqPz/R9mK6aGs78T+0KI39XzyFPIHyio6y2NI";
+        let keys = TrustedKeys::new(&[minisign_verify::PublicKey::from_base64(key).unwrap()]);
+        let Content::Refused(e, _) = read(&found, &keys) else { panic!("it was taken") };
+        assert!(e.to_string().starts_with("has a a.wasm.minisig that can't be read: "), "{e}");
+    }
+
+    #[test]
+    fn a_time_far_ahead_says_nothing_of_a_file_s_age() {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+        let young = |modified: i64, changed: i64| {
+            let stamp =
+                Stamp { device: 0, inode: 0, length: 0, modified: (now + modified, 0), changed: (now + changed, 0) };
+            stamp.is_younger_than(Duration::from_secs(60))
+        };
+        assert!(young(-30, -3600) && young(-3600, -30) && young(2, -3600));
+        assert!(!young(-3600, -3600) && !young(3600, -3600) && !young(3600, 3600));
+        // What has just been put in place is young, whatever time it brought along.
+        assert!(young(3600, -30));
     }
 }

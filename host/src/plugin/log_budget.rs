@@ -14,6 +14,8 @@ pub(super) struct LogBudget {
     rate: DefaultDirectRateLimiter,
     most: u32,
     dropped: AtomicU64,
+    /// How often the count is told by itself: outside of the budget, which is used up just when there is something to tell.
+    notes: DefaultDirectRateLimiter,
 }
 
 /// Whether a line may be logged.
@@ -30,7 +32,15 @@ impl LogBudget {
     pub(super) fn new(bytes_per_second: usize) -> LogBudget {
         let most = u32::try_from(bytes_per_second).unwrap_or(u32::MAX).max(1);
         let quota = Quota::per_second(NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN));
-        LogBudget { rate: DefaultDirectRateLimiter::direct(quota), most, dropped: AtomicU64::new(0) }
+        let notes = DefaultDirectRateLimiter::direct(Quota::per_second(NonZeroU32::MIN));
+        LogBudget { rate: DefaultDirectRateLimiter::direct(quota), most, dropped: AtomicU64::new(0), notes }
+    }
+
+    /// How many lines were dropped, for the end of a call: nothing may follow that would say it. Once a second at most; what is not told
+    /// now is told later.
+    pub(super) fn untold(&self) -> Option<u64> {
+        let due = self.dropped.load(Ordering::Relaxed) > 0 && self.notes.check().is_ok();
+        due.then(|| self.dropped.swap(0, Ordering::Relaxed)).filter(|dropped| *dropped > 0)
     }
 
     pub(super) fn take(&self, bytes: usize) -> Verdict {
@@ -57,6 +67,20 @@ mod tests {
         assert!((10..100).contains(&logged), "{logged}");
         assert_eq!(verdicts[0], Verdict::Log { dropped: 0 });
         assert!(budget.dropped.load(Ordering::Relaxed) > 0);
+    }
+
+    #[test]
+    fn what_was_dropped_is_told_by_itself_once_a_second() {
+        let budget = LogBudget::new(LINE);
+        assert_eq!(budget.untold(), None);
+        for _ in 0..3 {
+            // The first is logged; of the others so many that no refill in between matters.
+            (0..1000).for_each(|_| drop(budget.take(0)));
+        }
+        assert!(budget.untold().is_some_and(|dropped| dropped > 1000));
+        budget.dropped.store(7, Ordering::Relaxed);
+        assert_eq!(budget.untold(), None);
+        assert_eq!(budget.dropped.load(Ordering::Relaxed), 7);
     }
 
     #[test]

@@ -123,33 +123,50 @@ impl Lines {
     fn log(&self, stream: Stream, line: &[u8]) {
         let Source { route, workflow, plugin, step } = self.source.as_ref();
         let (route, plugin) = (route.as_ref(), plugin.as_ref());
-        match self.budget.take(line.len()) {
-            Verdict::Drop => return,
-            Verdict::Log { dropped: 0 } => {}
-            Verdict::Log { dropped } => tracing::warn!(
-                target: "pawl::plugin",
-                route,
-                plugin,
-                "[{dropped} lines of the route were dropped: it logs more than `limits.log-rate` in pawl.toml]"
-            ),
-        }
         let LogLine { level, message, fields } = LogLine::read(line);
         let stream_name = stream.name();
         // The level of an event is fixed where it stands.
         macro_rules! log {
-            ($level:ident) => {
-                tracing::$level!(
-                    target: "pawl::plugin", route, workflow, plugin, step, stream = stream_name, fields, "{message}"
+            ($level:ident) => {{
+                // What nobody wants to see takes nothing from the budget.
+                if !tracing::enabled!(target: "pawl::plugin", Level::$level) {
+                    return;
+                }
+                match self.budget.take(line.len()) {
+                    Verdict::Drop => return,
+                    Verdict::Log { dropped: 0 } => {}
+                    Verdict::Log { dropped } => self.tell(dropped),
+                }
+                tracing::event!(
+                    target: "pawl::plugin",
+                    Level::$level,
+                    route,
+                    workflow,
+                    plugin,
+                    step,
+                    stream = stream_name,
+                    fields,
+                    "{message}"
                 )
-            };
+            }};
         }
         match level.unwrap_or(stream.level()) {
-            Level::TRACE => log!(trace),
-            Level::DEBUG => log!(debug),
-            Level::INFO => log!(info),
-            Level::WARN => log!(warn),
-            Level::ERROR => log!(error),
+            Level::TRACE => log!(TRACE),
+            Level::DEBUG => log!(DEBUG),
+            Level::INFO => log!(INFO),
+            Level::WARN => log!(WARN),
+            Level::ERROR => log!(ERROR),
         }
+    }
+
+    fn tell(&self, dropped: u64) {
+        let Source { route, plugin, .. } = self.source.as_ref();
+        tracing::warn!(
+            target: "pawl::plugin",
+            route = route.as_ref(),
+            plugin = plugin.as_ref(),
+            "[{dropped} lines of the route were dropped: it logs more than `limits.log-rate` in pawl.toml]"
+        );
     }
 }
 
@@ -173,6 +190,9 @@ impl Stream {
 impl Drop for Lines {
     fn drop(&mut self) {
         self.flush();
+        if let Some(dropped) = self.budget.untold() {
+            self.tell(dropped);
+        }
     }
 }
 
@@ -239,8 +259,12 @@ mod tests {
     use serde_json::json;
 
     fn output(limit: usize) -> Output {
+        output_within(&Arc::new(LogBudget::new(1 << 20)), limit)
+    }
+
+    fn output_within(budget: &Arc<LogBudget>, limit: usize) -> Output {
         let source = Source { route: "records".into(), workflow: "records/7".to_owned(), plugin: "p".into(), step: 3 };
-        Output::new(Arc::new(source), limit, Arc::new(LogBudget::new(1 << 20)))
+        Output::new(Arc::new(source), limit, budget.clone())
     }
 
     fn messages(limit: usize, writes: &[(Stream, &[u8])]) -> Vec<String> {
@@ -324,5 +348,30 @@ mod tests {
         let lengths: Vec<_> = lines.iter().map(String::len).collect();
         assert_eq!(lengths, [LONGEST_LINE - 1, LONGEST_LINE, 2, LONGEST_LINE]);
         assert_eq!(lines[..3].concat(), format!("a{line}"));
+    }
+
+    #[test]
+    fn a_burst_and_then_silence_says_how_many_lines_are_missing() {
+        let logs = Logs::capture();
+        let budget = Arc::new(LogBudget::new(1000));
+        output_within(&budget, usize::MAX).stream(Stream::Stdout).append("there\n".repeat(10_000).as_bytes());
+        let messages = logs.messages("pawl::plugin");
+        let missing = |message: &String| -> Option<usize> {
+            message.strip_prefix('[')?.split_once(" lines of the route")?.0.parse().ok()
+        };
+        let dropped: usize = messages.iter().filter_map(missing).sum();
+        assert!(messages.iter().filter(|message| *message == "there").count() + dropped == 10_000, "{messages:?}");
+        assert!(dropped > 0 && messages.last().is_some_and(|last| last.starts_with('[')), "{messages:?}");
+    }
+
+    #[test]
+    fn what_is_below_the_level_takes_nothing_from_the_budget() {
+        let logs = Logs::capture();
+        let budget = Arc::new(LogBudget::new(1000));
+        let output = output_within(&budget, usize::MAX);
+        output.stream(Stream::Stdout).append("level=debug there\n".repeat(10_000).as_bytes());
+        output.stream(Stream::Stdout).append(b"seen\n");
+        drop(output);
+        assert_eq!(logs.messages("pawl::plugin"), ["seen"]);
     }
 }

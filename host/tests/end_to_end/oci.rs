@@ -168,6 +168,20 @@ async fn what_is_no_component_or_larger_than_one_is_refused() {
     succeeds(pawl(dir.path(), &[], &["pull", &registry.reference("p:right")]));
 }
 
+/// To nothing that listens: who asked it would fail.
+#[test]
+fn a_registry_on_this_machine_is_reached_past_the_proxy() {
+    let (registry, dir) = (OciRegistry::start(), tempfile::tempdir().unwrap());
+    let proxies = ["http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"].map(|name| (name, "http://127.0.0.1:1"));
+    let (file, reference) = (component("fixtures/scripted.wasm"), registry.reference("acme/p:1"));
+    succeeds(pawl(dir.path(), &proxies, &["push", file.to_str().unwrap(), &reference]));
+    succeeds(pawl(dir.path(), &proxies, &["pull", &reference]));
+    // For others it is asked.
+    let elsewhere = reference.replace("127.0.0.1", "0.0.0.0");
+    let refused = fails(pawl(dir.path(), &proxies, &["pull", &elsewhere, "--plain-http"]));
+    assert!(refused.contains("can't reach 0.0.0.0:"), "{refused}");
+}
+
 #[test]
 fn what_was_changed_in_the_registry_is_refused() {
     let (registry, dir) = (OciRegistry::start(), tempfile::tempdir().unwrap());

@@ -88,15 +88,34 @@ impl Toolchain {
         Ok(Toolchain::Debian)
     }
 
+    /// The same component comes of it whatever flags the environment has.
+    fn cargo(&self) -> Command {
+        let mut cargo = match self {
+            Toolchain::Wasip2 => process::cargo(),
+            Toolchain::Debian => debian_cargo(),
+        };
+        cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        cargo
+    }
+
     fn build(&self, project: &Project<'_>, options: &[&str]) -> anyhow::Result<Vec<u8>> {
         let triple = match self {
             Toolchain::Wasip2 => "wasm32-wasip2",
             Toolchain::Debian => "wasm32-wasip1",
         };
-        let mut build = match self {
-            Toolchain::Wasip2 => process::cargo(),
-            Toolchain::Debian => debian_cargo(),
+        // So that the folders exist whose names are kept out of it. What can't be fetched and is needed the build says.
+        let mut fetch = self.cargo();
+        fetch.args(["fetch", "--quiet", "--target", triple]).args(options).current_dir(project.dir);
+        fetch.output().with_context(|| format!("can't run cargo in {}", project.dir.display()))?;
+        let mut flags = match self {
+            Toolchain::Wasip2 => Vec::new(),
+            Toolchain::Debian => {
+                ["-L", "/usr/lib/wasm32-wasi", "-C", "link-self-contained=no"].map(str::to_owned).into()
+            }
         };
+        flags.extend(remapped());
+        let mut build = self.cargo();
+        build.arg("--config").arg(format!("target.{triple}.rustflags={}", serde_json::to_string(&flags)?));
         build.args(["build", "--release", "--quiet", "--target", triple]).args(options).current_dir(project.dir);
         build.arg("--target-dir").arg(project.target_dir);
         if !project.features.is_empty() {
@@ -126,6 +145,17 @@ fn componentize(module: &[u8]) -> anyhow::Result<Vec<u8>> {
         .and_then(|encoder| encoder.adapter(Adapter::NAME, Adapter::BYTES))
         .and_then(|encoder| encoder.validate(true).encode())
         .map_err(|e| anyhow::anyhow!("can't make a component of it: {e:#}"))
+}
+
+/// What keeps this machine's folders out of components, where the messages of panics would name them. Of two that fit the later counts.
+fn remapped() -> Vec<String> {
+    let Some(home) = std::env::home_dir() else { return Vec::new() };
+    let cargo = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+    let registries = fs::read_dir(cargo.join("registry/src")).into_iter().flatten().flatten();
+    let sources = registries.map(|entry| entry.path()).chain([cargo.join("git/checkouts")]);
+    let remap = |path: PathBuf, to: &str| format!("--remap-path-prefix={}={to}", path.display());
+    let home = remap(home, "~");
+    [home, remap(cargo.clone(), "cargo")].into_iter().chain(sources.map(|path| remap(path, "cargo"))).collect()
 }
 
 /// The standard library for the target lies in the sysroot of the rustc that cargo uses.
@@ -178,7 +208,6 @@ fn debian_cargo() -> Command {
         // -Zbuild-std is not stable; this says that we know.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_WASM32_WASIP1_LINKER", "wasm-ld-19")
-        .env("CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS", "-L /usr/lib/wasm32-wasi -C link-self-contained=no")
         .arg("-Zbuild-std=std,panic_abort");
     cargo
 }

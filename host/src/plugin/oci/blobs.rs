@@ -5,25 +5,28 @@ use super::super::folder::LARGEST;
 use super::artifact::Layer;
 use super::repository::Artifact;
 use crate::config::OciReference;
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-/// So many are kept, manifests and components together; the oldest go.
+/// So many are kept besides those in use, manifests and components together; what was not used for the longest time goes.
 const KEPT: usize = 64;
 
 /// A folder whose files are named by their sha256. What does not fit its name is not there.
 #[derive(Debug, Clone)]
 pub(super) struct Blobs {
     dir: PathBuf,
+    in_use: Arc<[OciReference]>,
 }
 
 impl Blobs {
-    /// In the folder for what can be had again. It is made when there is something to keep.
-    pub(super) fn within(cache: &Path) -> Self {
-        Blobs { dir: cache.join("oci/blobs/sha256") }
+    /// In the folder for what can be had again. It is made when there is something to keep. What the digests of `in_use` name stays.
+    pub(super) fn within(cache: &Path, in_use: &[OciReference]) -> Self {
+        Blobs { dir: cache.join("oci/blobs/sha256"), in_use: in_use.into() }
     }
 
     /// An artifact that was pulled before. Only a digest says that it is still the same.
@@ -45,7 +48,7 @@ impl Blobs {
 
     /// Keeps an artifact. A failure is a warning: it only costs time.
     pub(super) async fn keep(&self, artifact: &Artifact) {
-        let dir = self.dir.clone();
+        let (this, dir) = (self.clone(), self.dir.clone());
         let blobs = [
             (self.path(artifact.digest), artifact.bytes.clone()),
             (self.path(artifact.manifest), artifact.manifest_bytes.to_vec()),
@@ -55,7 +58,7 @@ impl Blobs {
             for (path, bytes) in blobs {
                 write(&dir, &path, &bytes)?;
             }
-            prune(&dir)
+            this.prune()
         });
         if let Err(e) = kept.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
             tracing::warn!(
@@ -70,6 +73,35 @@ impl Blobs {
     fn path(&self, digest: Digest) -> PathBuf {
         self.dir.join(digest.to_string())
     }
+
+    fn prune(&self) -> io::Result<()> {
+        let mut files: Vec<(SystemTime, PathBuf)> = fs::read_dir(&self.dir)?
+            .filter_map(|entry| entry.ok())
+            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+            .collect();
+        if files.len() <= KEPT {
+            return Ok(());
+        }
+        let in_use: HashSet<PathBuf> = self.in_use.iter().flat_map(|reference| self.paths_of(reference)).collect();
+        files.retain(|(_, path)| !in_use.contains(path));
+        files.sort();
+        for (_, path) in files.iter().rev().skip(KEPT) {
+            match fs::remove_file(path) {
+                // Another worker did.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the manifest lies that a reference pins, and the component that it names.
+    fn paths_of(&self, reference: &OciReference) -> Vec<PathBuf> {
+        let Some(digest) = reference.digest().and_then(Digest::parse) else { return Vec::new() };
+        let manifest = read(&self.path(digest), digest).ok().flatten();
+        let layer = manifest.and_then(|manifest| Layer::of(reference, &manifest).ok());
+        [digest].into_iter().chain(layer.map(|layer| layer.digest)).map(|digest| self.path(digest)).collect()
+    }
 }
 
 fn tell(path: &Path, e: &io::Error) {
@@ -83,29 +115,89 @@ fn read(path: &Path, digest: Digest) -> io::Result<Option<Vec<u8>>> {
         Err(e) => return Err(e),
     };
     let mut bytes = Vec::new();
-    file.take(LARGEST).read_to_end(&mut bytes)?;
-    match Digest::of(&bytes) == digest {
-        true => Ok(Some(bytes)),
-        false => Err(io::Error::other("it is damaged")),
+    (&file).take(LARGEST).read_to_end(&mut bytes)?;
+    if Digest::of(&bytes) != digest {
+        return Err(io::Error::other("it is damaged"));
     }
+    // What is used is not old. Where this can't be written, nothing is pruned either.
+    let _ = file.set_modified(SystemTime::now());
+    Ok(Some(bytes))
 }
 
 /// In one piece or not at all.
 fn write(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(bytes)?;
+    file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
 }
 
-fn prune(dir: &Path) -> io::Result<()> {
-    let mut files: Vec<(SystemTime, PathBuf)> = fs::read_dir(dir)?
-        .filter_map(|entry| entry.ok())
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
-    files.sort();
-    for (_, path) in files.iter().rev().skip(KEPT) {
-        fs::remove_file(path)?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+
+    /// An artifact of its own for each content.
+    fn artifact(content: &str) -> Artifact {
+        let bytes = content.as_bytes().to_vec();
+        let digest = Digest::of(&bytes);
+        let manifest = json!({
+            "schemaVersion": 2,
+            "config": { "mediaType": "application/vnd.wasm.config.v0+json", "digest": format!("sha256:{digest}"), "size": 2 },
+            "layers": [{ "mediaType": "application/wasm", "digest": format!("sha256:{digest}"), "size": bytes.len() }],
+        });
+        let manifest_bytes = manifest.to_string().into_bytes();
+        Artifact { manifest: Digest::of(&manifest_bytes), digest, bytes, manifest_bytes: manifest_bytes.into() }
     }
-    Ok(())
+
+    fn reference(artifact: &Artifact) -> OciReference {
+        format!("h.example/p@sha256:{}", artifact.manifest).parse().unwrap()
+    }
+
+    /// As if it had been pulled long ago, later ones after earlier ones.
+    fn age(blobs: &Blobs, artifact: &Artifact, number: usize) {
+        for digest in [artifact.digest, artifact.manifest] {
+            let written = SystemTime::UNIX_EPOCH + Duration::from_secs(number as u64);
+            File::open(blobs.path(digest)).unwrap().set_modified(written).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_configuration_names_stays_however_much_it_is() {
+        let cache = tempfile::tempdir().unwrap();
+        let artifacts: Vec<Artifact> = (0..KEPT).map(|number| artifact(&format!("in use {number}"))).collect();
+        let references: Vec<OciReference> = artifacts.iter().map(reference).collect();
+        let blobs = Blobs::within(cache.path(), &references);
+        for (number, artifact) in artifacts.iter().enumerate() {
+            blobs.keep(artifact).await;
+            age(&blobs, artifact, number);
+        }
+        for other in 0..KEPT {
+            blobs.keep(&artifact(&format!("other {other}"))).await;
+        }
+        for (artifact, reference) in artifacts.iter().zip(&references) {
+            assert_eq!(blobs.artifact(reference).await.unwrap().bytes, artifact.bytes);
+        }
+        assert_eq!(fs::read_dir(&blobs.dir).unwrap().count(), 2 * KEPT + KEPT);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_used_for_the_longest_time_goes() {
+        let cache = tempfile::tempdir().unwrap();
+        let blobs = Blobs::within(cache.path(), &[]);
+        let artifacts: Vec<Artifact> = (0..KEPT / 2).map(|number| artifact(&number.to_string())).collect();
+        for (number, artifact) in artifacts.iter().enumerate() {
+            blobs.keep(artifact).await;
+            age(&blobs, artifact, number);
+        }
+        // The oldest is read, which leaves the second oldest.
+        assert!(blobs.artifact(&reference(&artifacts[0])).await.is_some());
+        blobs.keep(&artifact("new")).await;
+        assert!(blobs.artifact(&reference(&artifacts[1])).await.is_none());
+        for kept in artifacts.iter().skip(2).chain(&artifacts[..1]) {
+            assert!(blobs.artifact(&reference(kept)).await.is_some());
+        }
+    }
 }

@@ -4,8 +4,9 @@ use super::super::digest::Digest;
 use super::super::limits::size;
 use crate::causes::causes;
 use crate::config::OciReference;
-use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
+use oci_client::errors::{OciDistributionError, OciErrorCode};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why an artifact was not pushed or pulled. Nothing of it is used then.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,9 @@ pub enum OciError {
     /// Nothing of that name, tag or digest.
     #[error("{0} is not in the registry: check name, tag and digest, or push it (`pawl plugin push`)")]
     NotFound(OciReference),
+    /// Nothing to push to.
+    #[error("{} has no repository {}: create it there, or check the name", .0.registry(), .0.as_reference().repository())]
+    NoRepository(OciReference),
     /// The login is wrong or missing.
     #[error(
         "{registry} refuses access to {reference} {login}: log in with `docker login {registry}`, or set PAWL_OCI_USERNAME and \
@@ -65,6 +69,18 @@ pub enum OciError {
         reference: OciReference,
         /// Why.
         cause: String,
+    },
+    /// No end of it.
+    #[error(
+        "{reference} is not here after {}: {} is too slow, or docker's credential helper waits for somebody",
+        humantime::format_duration(*most),
+        reference.registry()
+    )]
+    TooSlow {
+        /// What was asked for.
+        reference: OciReference,
+        /// How long was waited.
+        most: Duration,
     },
     /// An answer that is of no use.
     #[error("{} does not do what it should for {reference}: {cause}", reference.registry())]
@@ -138,23 +154,8 @@ impl OciError {
                 }
                 OciError::Registry { reference, cause: cut(&envelope.to_string()) }
             }
-            OciDistributionError::DigestError(DigestError::VerificationError { expected, actual }) => {
-                OciError::Mismatch { reference, wanted: expected, came: actual }
-            }
             OciDistributionError::RequestError(e) => OciError::Unreachable { reference, cause: causes(&e) },
-            OciDistributionError::IoError(e) => OciError::reading(&reference, e),
             e => OciError::Registry { reference, cause: cut(&causes(&e)) },
-        }
-    }
-
-    /// What went wrong while a blob was read.
-    pub(super) fn reading(reference: &OciReference, e: std::io::Error) -> Self {
-        let reference = reference.clone();
-        match e.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(DigestError::VerificationError { expected, actual }) => {
-                OciError::Mismatch { reference, wanted: expected.clone(), came: actual.clone() }
-            }
-            _ => OciError::Unreachable { reference, cause: causes(&e) },
         }
     }
 }

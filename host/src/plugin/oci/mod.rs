@@ -13,3 +13,6 @@ pub use puller::Wanted;
 pub use repository::{Artifact, Repository};
 
 pub(super) use puller::Puller;
+
+#[cfg(test)]
+mod odd_registry_tests;
