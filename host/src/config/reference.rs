@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// What a reference begins with where something else could stand.
 const SCHEME: &str = "oci://";
 
+/// For who wrote it in another way.
+const FORM: &str = "write it like \"oci://registry.example.com/acme/delete-batch:1.2@sha256:...\"";
+
 /// An artifact in a registry, by tag, by digest or by both: then the digest decides. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OciReference(Arc<Reference>);
@@ -18,16 +21,15 @@ impl FromStr for OciReference {
 
     /// `oci://` may be left out, as may what docker fills in: the registry, and a tag.
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = "write it like \"oci://ghcr.io/acme/delete-batch:1.2@sha256:...\"";
         let name = text.strip_prefix(SCHEME).unwrap_or(text);
-        let refused = |why: &dyn fmt::Display| format!("is no reference to an OCI registry ({why}); {form}");
+        let refused = |why: &dyn fmt::Display| format!("is no reference to an OCI registry ({why}); {FORM}");
         let reference: Reference = name.parse().map_err(|e| refused(&e))?;
         // With what is filled in, a name that was taken for a registry's is part of the repository's, where not all is allowed.
         let whole: Reference = reference.whole().parse().map_err(|e| refused(&e))?;
         match reference.digest() {
             _ if whole != reference => Err(refused(&"it can be read in two ways")),
             Some(digest) if !is_sha256(digest) => {
-                Err(format!("has a digest other than `sha256:` and 64 digits (0-9, a-f); {form}"))
+                Err(format!("has a digest other than `sha256:` and 64 digits (0-9, a-f); {FORM}"))
             }
             _ => Ok(OciReference(Arc::new(reference))),
         }
@@ -50,6 +52,9 @@ impl OciReference {
         let reference: OciReference = text.parse()?;
         match reference.to_string() {
             full if full == text => Ok(reference),
+            _ if !text.strip_prefix(SCHEME).unwrap_or(text).starts_with(reference.registry()) => {
+                Err(format!("names no registry; {FORM}"))
+            }
             full => Err(format!("is not written out; that would be \"{full}\"")),
         }
     }
@@ -116,33 +121,40 @@ mod tests {
 
     #[test]
     fn a_reference_may_be_by_tag_by_digest_or_by_both() {
-        let both = read(&format!("oci://ghcr.io/acme/delete-batch:1.2@{DIGEST}"));
+        let both = read(&format!("oci://registry.example.com/acme/delete-batch:1.2@{DIGEST}"));
         assert_eq!(
             (both.registry(), both.plugin_name(), both.digest()),
-            ("ghcr.io", "delete-batch", Some(&DIGEST[7..]))
+            ("registry.example.com", "delete-batch", Some(&DIGEST[7..]))
         );
         assert_eq!(read("127.0.0.1:5000/p:1").to_string(), "oci://127.0.0.1:5000/p:1");
-        assert_eq!(read("ghcr.io/acme/p").to_string(), "oci://ghcr.io/acme/p:latest");
-        assert_eq!(read("ghcr.io/acme/p:1").digest(), None);
-        for by_tag_or_digest in ["ghcr.io/acme/p:1", &format!("ghcr.io/acme/p@{DIGEST}")] {
+        assert_eq!(read("registry.example.com/acme/p").to_string(), "oci://registry.example.com/acme/p:latest");
+        assert_eq!(read("registry.example.com/acme/p:1").digest(), None);
+        for by_tag_or_digest in ["registry.example.com/acme/p:1", &format!("registry.example.com/acme/p@{DIGEST}")] {
             let pinned = read(by_tag_or_digest).pinned(&DIGEST[7..]).to_string();
-            assert!(pinned.starts_with("oci://ghcr.io/acme/p") && pinned.ends_with(&format!("@{DIGEST}")), "{pinned}");
+            assert!(
+                pinned.starts_with("oci://registry.example.com/acme/p") && pinned.ends_with(&format!("@{DIGEST}")),
+                "{pinned}"
+            );
         }
     }
 
     #[test]
     fn nothing_is_filled_in_for_a_file() {
         let refusal = |text: &str| OciReference::written_out(text).unwrap_err();
-        OciReference::written_out("oci://ghcr.io/acme/p:1").unwrap();
-        assert_eq!(refusal("oci://ghcr.io/p"), "is not written out; that would be \"oci://ghcr.io/p:latest\"");
-        assert_eq!(refusal("oci://p:1"), "is not written out; that would be \"oci://docker.io/library/p:1\"");
-        for wrong in ["oci://ghcr.io/P:1", "oci://A/a"] {
+        OciReference::written_out("oci://registry.example.com/acme/p:1").unwrap();
+        assert_eq!(
+            refusal("oci://registry.example.com/p"),
+            "is not written out; that would be \"oci://registry.example.com/p:latest\""
+        );
+        assert!(refusal("oci://p:1").starts_with("names no registry; write it like"));
+        for wrong in ["oci://registry.example.com/P:1", "oci://A/a"] {
             assert!(refusal(wrong).contains("(invalid reference format); write it like"), "{wrong}");
         }
-        let upper = format!("oci://ghcr.io/p@{}", DIGEST.to_uppercase().replace("SHA", "sha"));
+        let upper = format!("oci://registry.example.com/p@{}", DIGEST.to_uppercase().replace("SHA", "sha"));
         assert!(refusal(&upper).starts_with("has a digest other than"));
         assert!(
-            refusal(&format!("oci://ghcr.io/p@sha512:{0}{0}", &DIGEST[7..])).starts_with("has a digest other than")
+            refusal(&format!("oci://registry.example.com/p@sha512:{0}{0}", &DIGEST[7..]))
+                .starts_with("has a digest other than")
         );
     }
 
@@ -151,7 +163,7 @@ mod tests {
         for local in ["localhost/p:1", "localhost:5000/p:1", "127.0.0.1:5000/p:1", "127.1.2.3/p:1"] {
             assert!(read(local).is_local(), "{local}");
         }
-        for other in ["localhost.example.com/p:1", "10.0.0.1:5000/p:1", "ghcr.io/localhost:1", "p:1"] {
+        for other in ["localhost.example.com/p:1", "10.0.0.1:5000/p:1", "registry.example.com/localhost:1", "p:1"] {
             assert!(!read(other).is_local(), "{other}");
         }
     }

@@ -299,12 +299,14 @@ async fn routes_share_a_bucket_only_if_both_say_so() {
     assert_eq!(value(on("two", Plugin, "p")).await, "plugin p");
     assert_eq!(value(on("two", Plugin, "q")).await, Value::Null);
     // A new digest is a new version of the same plugin.
-    let [old, new] =
-        ["oci://ghcr.io/acme/p:1@sha256:".to_owned() + &"0".repeat(64), "oci://ghcr.io/acme/p:2".to_owned()];
+    let [old, new] = [
+        "oci://registry.example.com/acme/p:1@sha256:".to_owned() + &"0".repeat(64),
+        "oci://registry.example.com/acme/p:2".to_owned(),
+    ];
     let [old, new]: [&'static str; 2] = [old.leak(), new.leak()];
     scene.call_on(&on("one", Plugin, old), vec![set("a", "plugin acme/p")]).await.result.unwrap();
     assert_eq!(value(on("two", Plugin, new)).await, "plugin acme/p");
-    assert_eq!(value(on("two", Plugin, "oci://ghcr.io/other/p:2")).await, Value::Null);
+    assert_eq!(value(on("two", Plugin, "oci://registry.example.com/other/p:2")).await, Value::Null);
     // A plugin that is named like a route.
     assert_eq!(value(on("x", Plugin, "one")).await, Value::Null);
 }

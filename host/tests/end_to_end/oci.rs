@@ -219,7 +219,7 @@ fn a_registry_that_wants_a_login_gets_it_or_refuses() {
     let wrong = [("PAWL_OCI_USERNAME", USER), ("PAWL_OCI_PASSWORD", "wrong-password")];
     let refused = fails(pawl(dir.path(), &wrong, &push));
     assert!(refused.contains("to anna (of PAWL_OCI_USERNAME)") && !refused.contains("wrong-password"), "{refused}");
-    let elsewhere = [login[0], login[1], ("PAWL_OCI_REGISTRY", "ghcr.io")];
+    let elsewhere = [login[0], login[1], ("PAWL_OCI_REGISTRY", "registry.example.com")];
     assert!(fails(pawl(dir.path(), &elsewhere, &push)).contains("without a login"));
     succeeds(pawl(dir.path(), &login, &push));
 

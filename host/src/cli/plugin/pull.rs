@@ -14,7 +14,7 @@ use std::path::PathBuf;
 The login is docker's (`docker login`), or PAWL_OCI_USERNAME and PAWL_OCI_PASSWORD in the environment.
 
 Example:
-  pawl plugin pull ghcr.io/acme/delete-batch:1.2 --to plugins")]
+  pawl plugin pull registry.example.com/acme/delete-batch:1.2 --to plugins")]
 pub struct PullArgs {
     /// What to pull, as HOST/NAME:TAG, HOST/NAME@sha256:DIGEST or both
     reference: OciReference,

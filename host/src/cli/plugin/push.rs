@@ -14,7 +14,7 @@ What does not fit the contract is not pushed. The login is docker's (`docker log
 in the environment.
 
 Example:
-  pawl plugin push delete-batch.wasm ghcr.io/acme/delete-batch:1.2")]
+  pawl plugin push delete-batch.wasm registry.example.com/acme/delete-batch:1.2")]
 pub struct PushArgs {
     /// The component
     file: PathBuf,

@@ -138,15 +138,19 @@ mod tests {
     async fn a_login_of_the_environment_goes_to_its_registry_only() {
         let (user, password) = ((USERNAME, "anna"), (PASSWORD, "hunter2"));
         let any = access(&[user, password]).unwrap();
-        assert_eq!(any.login("ghcr.io").await.unwrap().0, basic("anna", "hunter2"));
+        assert_eq!(any.login("registry.example.com").await.unwrap().0, basic("anna", "hunter2"));
         assert!(!format!("{any:?}").contains("hunter2"));
-        let one = access(&[user, password, (REGISTRY, "ghcr.io")]).unwrap();
-        assert_eq!(one.login("ghcr.io").await.unwrap().0, basic("anna", "hunter2"));
+        let one = access(&[user, password, (REGISTRY, "registry.example.com")]).unwrap();
+        assert_eq!(one.login("registry.example.com").await.unwrap().0, basic("anna", "hunter2"));
         assert_eq!(one.login("docker.io").await.unwrap().0, RegistryAuth::Anonymous);
 
-        let references: Vec<OciReference> = ["ghcr.io/a:1", "quay.io/a:1"].map(|text| text.parse().unwrap()).into();
+        let references: Vec<OciReference> =
+            ["registry.example.com/a:1", "other.example.com/a:1"].map(|text| text.parse().unwrap()).into();
         let refused = any.check(&references).unwrap_err().to_string();
-        assert!(refused.contains("(ghcr.io, quay.io)") && refused.contains(REGISTRY), "{refused}");
+        assert!(
+            refused.contains("(other.example.com, registry.example.com)") && refused.contains(REGISTRY),
+            "{refused}"
+        );
         any.check(&references[..1]).unwrap();
         one.check(&references).unwrap();
 
@@ -160,20 +164,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.json");
         let access = access(&[("DOCKER_CONFIG", dir.path().to_str().unwrap()), ("HOME", "/nowhere")]).unwrap();
-        assert_eq!(access.login("ghcr.io").await.unwrap().0, RegistryAuth::Anonymous);
+        assert_eq!(access.login("registry.example.com").await.unwrap().0, RegistryAuth::Anonymous);
         // "anna:hunter2"
         let auth = r#"{"auth": "YW5uYTpodW50ZXIy"}"#;
         let file = format!(
-            r#"{{"auths": {{"ghcr.io": {auth}, "https://index.docker.io/v1/": {auth}, "quay.io": {{"identitytoken": "t"}}}}}}"#
+            r#"{{"auths": {{"registry.example.com": {auth}, "https://index.docker.io/v1/": {auth}, "other.example.com": {{"identitytoken": "t"}}}}}}"#
         );
         fs::write(&config, file).unwrap();
-        for registry in ["ghcr.io", "docker.io"] {
+        for registry in ["registry.example.com", "docker.io"] {
             assert_eq!(access.login(registry).await.unwrap().0, basic("anna", "hunter2"), "{registry}");
         }
         assert_eq!(access.login("example.com").await.unwrap().0, RegistryAuth::Anonymous);
-        assert!(access.login("quay.io").await.unwrap_err().to_string().contains("an identity token"));
+        assert!(access.login("other.example.com").await.unwrap_err().to_string().contains("an identity token"));
         fs::write(&config, "{").unwrap();
-        let refused = access.login("ghcr.io").await.unwrap_err().to_string();
+        let refused = access.login("registry.example.com").await.unwrap_err().to_string();
         assert!(refused.contains(&config.display().to_string()), "{refused}");
     }
 
@@ -183,8 +187,8 @@ mod tests {
         let config = dir.path().join("config.json");
         fs::write(&config, r#"{"credsStore": "pawl-test-missing"}"#).unwrap();
         let access = access(&[("DOCKER_CONFIG", dir.path().to_str().unwrap())]).unwrap();
-        let refused = access.login("ghcr.io").await.unwrap_err().to_string();
-        assert!(refused.contains("try `docker login ghcr.io`"), "{refused}");
+        let refused = access.login("registry.example.com").await.unwrap_err().to_string();
+        assert!(refused.contains("try `docker login registry.example.com`"), "{refused}");
     }
 
     #[test]
@@ -192,6 +196,6 @@ mod tests {
         let access = access(&[]).unwrap();
         let plain = |text: &str| matches!(access.protocol(&text.parse().unwrap()), ClientProtocol::Http);
         assert!(plain("127.0.0.1:5000/a:1") && plain("localhost/a:1") && plain("registry.internal:5000/a:1"));
-        assert!(!plain("registry.internal/a:1") && !plain("ghcr.io/a:1") && !plain("a:1"));
+        assert!(!plain("registry.internal/a:1") && !plain("registry.example.com/a:1") && !plain("a:1"));
     }
 }
