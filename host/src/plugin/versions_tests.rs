@@ -327,6 +327,27 @@ async fn another_worker_of_the_folder_follows() {
 }
 
 #[tokio::test]
+async fn a_change_takes_over_what_another_worker_changed_before() {
+    let scene = Scene::new("newest");
+    let (first, second) = (scene.start().await, scene.start().await);
+    for n in 1..=2 {
+        fs::write(scene.file().with_file_name("q.wasm"), version(n)).unwrap();
+        scene.drop_in(&first, n).await;
+    }
+    second.watch.look().await;
+    first.pin(1).await;
+    // Of another plugin, before the second has looked.
+    second.command(Command::Use { plugin: "q".to_owned(), digest: digest(1).short() }).await;
+    second.runs(1).await;
+    second.watch.look().await;
+    second.runs(1).await;
+    first.watch.look().await;
+    assert_eq!(first.registry.current("q").map(|version| *version.digest()), Some(digest(1)));
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_command_is_said_and_nothing_changes() {
     let scene = Scene::new("newest");
     let worker = scene.start().await;

@@ -2,7 +2,7 @@
 
 use super::choice::{Policy, Serving};
 use super::command::CommandError;
-use super::kept::{Shelf, Stamp};
+use super::kept::{Shelf, Stamp, Updated};
 use super::state::{PluginState, RouteSpec, State};
 use super::trial::{Verdict, judge};
 use crate::plugin::folder::Dropped;
@@ -23,6 +23,8 @@ pub struct Keeper {
     /// As it was last stored.
     pub(super) state: Arc<State>,
     stamp: Stamp,
+    /// What others stored and is not handed to the calls yet: the state here before, and theirs.
+    theirs: Option<(Arc<State>, Arc<State>)>,
     /// Plugins whose newest version is to run: what was dropped last lay in the folder since the worker began, or a command said so.
     pub(super) there: HashSet<String>,
     /// Versions that could not be loaded, so that each is told of once.
@@ -41,7 +43,8 @@ impl Keeper {
         // What breaks off is a panic: then it goes on without.
         let (shelf, state, stamp) = opened.await.unwrap_or_else(|_| (Shelf::nothing(), State::default(), None));
         let (there, lost) = Default::default();
-        let mut keeper = Keeper { engine, keys, registry, shelf, state: Arc::new(state), stamp, there, lost };
+        let (state, theirs) = (Arc::new(state), None);
+        let mut keeper = Keeper { engine, keys, registry, shelf, state, stamp, theirs, there, lost };
         keeper.publish_all().await;
         keeper
     }
@@ -105,14 +108,27 @@ impl Keeper {
         }
         let (shelf, known) = (self.shelf.clone(), self.stamp);
         let read = blocking(move || Ok((shelf.stamp() != known).then(|| shelf.read())));
-        let Ok(Some((state, stamp))) = read.await else { return };
-        self.stamp = stamp;
-        if state == *self.state {
-            return;
+        if let Ok(Some((state, stamp))) = read.await {
+            self.stamp = stamp;
+            self.found(&state);
+            self.state = Arc::new(state);
         }
-        let before = std::mem::replace(&mut self.state, Arc::new(state));
+        self.take_over().await;
+    }
+
+    /// Notes what others have stored, if they have.
+    fn found(&mut self, stored: &State) {
+        if *stored != *self.state {
+            let before = self.theirs.take().map_or_else(|| self.state.clone(), |(before, _)| before);
+            self.theirs = Some((before, Arc::new(stored.clone())));
+        }
+    }
+
+    /// Hands it on.
+    async fn take_over(&mut self) {
+        let Some((before, theirs)) = self.theirs.take() else { return };
         self.publish_all().await;
-        for (plugin, after) in &self.state.plugins {
+        for (plugin, after) in &theirs.plugins {
             let newest = |state: &PluginState| state.newest();
             if let Some(digest) = newest(after)
                 && before.plugins.get(plugin).and_then(newest) != Some(digest)
@@ -232,8 +248,14 @@ impl Keeper {
         true
     }
 
-    /// Loads what the state names of a plugin and hands it to the calls.
+    /// Hands a plugin whose state has changed to the calls, and the others too if somebody else has changed them meanwhile.
     pub(super) async fn publish(&mut self, plugin: &str, fresh: Option<Arc<Version>>) {
+        self.publish_one(plugin, fresh).await;
+        self.take_over().await;
+    }
+
+    /// Loads what the state names of a plugin and hands it to the calls.
+    async fn publish_one(&mut self, plugin: &str, fresh: Option<Arc<Version>>) {
         let Entry { version, others, refused } = self.registry.entry(plugin);
         let mut pool: Vec<Arc<Version>> = version.into_iter().chain(others).chain(fresh).collect();
         let serving = self.serving(plugin);
@@ -276,7 +298,7 @@ impl Keeper {
         let routes = self.registry.routes().specs().iter().map(|spec| spec.plugin.clone());
         let plugins: BTreeSet<String> = self.state.plugins.keys().cloned().chain(routes).collect();
         for plugin in plugins {
-            self.publish(&plugin, None).await;
+            self.publish_one(&plugin, None).await;
         }
     }
 
@@ -298,8 +320,10 @@ impl Keeper {
         change: impl FnOnce(&mut State) -> T + Send + 'static,
     ) -> io::Result<T> {
         let (shelf, state) = (self.shelf.clone(), State::clone(&self.state));
-        let (done, state, stamp) = blocking(move || shelf.update(state, change)).await?;
-        (self.state, self.stamp) = (Arc::new(state), stamp);
+        let Updated { done, before, after, stamp } = blocking(move || shelf.update(state, change)).await?;
+        // The next look sees this stamp, and would not look at what others stored before.
+        self.found(&before);
+        (self.state, self.stamp) = (Arc::new(after), stamp);
         Ok(done)
     }
 

@@ -36,6 +36,15 @@ impl Keeping {
 #[derive(Clone)]
 pub struct Shelf(Option<Arc<Path>>);
 
+/// What came of a change of the stored state.
+pub struct Updated<T> {
+    pub done: T,
+    /// As it was stored before: others may have changed it since it was last read.
+    pub before: State,
+    pub after: State,
+    pub stamp: Stamp,
+}
+
 /// Tells whether somebody else has written the state.
 pub type Stamp = Option<(SystemTime, u64)>;
 
@@ -85,10 +94,10 @@ impl Shelf {
     }
 
     /// Changes the state as it is stored now, whoever stored it; without a folder, `state`. What did not change is not written.
-    pub fn update<T>(&self, state: State, change: impl FnOnce(&mut State) -> T) -> io::Result<(T, State, Stamp)> {
+    pub fn update<T>(&self, state: State, change: impl FnOnce(&mut State) -> T) -> io::Result<Updated<T>> {
         let Some(dir) = &self.0 else {
-            let mut state = state;
-            return Ok((change(&mut state), state, None));
+            let mut after = state.clone();
+            return Ok(Updated { done: change(&mut after), before: state, after, stamp: None });
         };
         let _lock = lock(dir)?;
         let before = read(dir);
@@ -98,7 +107,7 @@ impl Shelf {
             let text = serde_json::to_vec_pretty(&after).map_err(io::Error::other)?;
             write(dir, &dir.join(STATE), &text)?;
         }
-        Ok((done, after, self.stamp()))
+        Ok(Updated { done, before, after, stamp: self.stamp() })
     }
 
     /// Keeps a component. Answers whether it is there.

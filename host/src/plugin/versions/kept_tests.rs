@@ -110,7 +110,7 @@ fn a_folder_that_cannot_be_had_keeps_nothing() {
     fs::write(&file, "").unwrap();
     let shelf = Shelf::open(&keeping(&file.join("versions")));
     assert!(!shelf.keeps() && !shelf.keep("p", Digest::of(b"v1"), &dropped("v1")));
-    let (_, state, _) =
+    let updated =
         shelf.update(State::default(), |state| state.drop_in(&[], "p", Digest::of(b"v1"), false, 1)).unwrap();
-    assert_eq!(state.plugins["p"].newest(), Some(Digest::of(b"v1")));
+    assert_eq!(updated.after.plugins["p"].newest(), Some(Digest::of(b"v1")));
 }
