@@ -348,6 +348,38 @@ async fn a_change_takes_over_what_another_worker_changed_before() {
 }
 
 #[tokio::test]
+async fn a_drop_that_could_not_be_noted_is_noted_later() {
+    let scene = Scene::new("newest");
+    let worker = scene.start().await;
+    for n in 1..=2 {
+        fs::write(scene.file().with_file_name("q.wasm"), version(n)).unwrap();
+        worker.watch.look().await;
+    }
+    scene.drop_in(&worker, 1).await;
+    worker.pin(1).await;
+    let (state, aside) = (scene.versions().join("state.json"), scene.root.path().join("aside"));
+    fs::rename(&state, &aside).unwrap();
+    fs::create_dir(&state).unwrap();
+    scene.drop_in(&worker, 2).await;
+    let newest = |worker: &Worker| worker.registry.current("p").map(|version| *version.digest());
+    assert_eq!(newest(&worker), Some(digest(2)));
+    // What was set before holds meanwhile.
+    worker.runs(1).await;
+    worker.fails(Command::Unpin { route: "r".to_owned() }, "can't note it").await;
+    fs::remove_dir(&state).unwrap();
+    fs::rename(&aside, &state).unwrap();
+    worker.command(Command::Use { plugin: "q".to_owned(), digest: digest(1).short() }).await;
+    assert_eq!(newest(&worker), Some(digest(2)));
+    worker.watch.look().await;
+    assert_eq!(newest(&worker), Some(digest(2)));
+    worker.stop().await;
+    let worker = scene.start().await;
+    worker.runs(1).await;
+    worker.command(rollback("p")).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_with_a_command_is_said_and_nothing_changes() {
     let scene = Scene::new("newest");
     let worker = scene.start().await;

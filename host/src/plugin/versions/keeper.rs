@@ -20,15 +20,36 @@ pub struct Keeper {
     keys: TrustedKeys,
     pub(super) registry: Registry,
     shelf: Shelf,
-    /// As it was last stored.
+    /// As it was last stored, with what could not be stored.
     pub(super) state: Arc<State>,
+    /// As it was last stored.
+    stored: State,
     stamp: Stamp,
+    /// Drops that could not be stored yet, the oldest first: made again with each change until they are.
+    unnoted: Vec<Unnoted>,
     /// What others stored and is not handed to the calls yet: the state here before, and theirs.
     theirs: Option<(Arc<State>, Arc<State>)>,
     /// Plugins whose newest version is to run: what was dropped last lay in the folder since the worker began, or a command said so.
     pub(super) there: HashSet<String>,
+    /// Whether the stored state could not be read when it was last tried, so that it is told once.
+    unreadable: bool,
     /// Versions that could not be loaded, so that each is told of once.
     lost: HashSet<(String, Digest)>,
+}
+
+/// A drop that is to be stored.
+#[derive(Debug, Clone)]
+struct Unnoted {
+    plugin: String,
+    digest: Digest,
+    kept: bool,
+    at_ms: u64,
+}
+
+impl Unnoted {
+    fn note(&self, state: &mut State, routes: &[RouteSpec]) {
+        state.drop_in(routes, &self.plugin, self.digest, self.kept, self.at_ms);
+    }
 }
 
 impl Keeper {
@@ -37,14 +58,19 @@ impl Keeper {
         let keeping = registry.keeping().clone();
         let opened = blocking(move || {
             let shelf = Shelf::open(&keeping);
-            let (state, stamp) = shelf.read();
-            Ok((shelf, state, stamp))
+            let read = shelf.read();
+            Ok((shelf, read))
         });
         // What breaks off is a panic: then it goes on without.
-        let (shelf, state, stamp) = opened.await.unwrap_or_else(|_| (Shelf::nothing(), State::default(), None));
+        let (shelf, read) = opened.await.unwrap_or_else(|_| (Shelf::nothing(), Ok(Default::default())));
+        // What can't be read now is read when it can be.
+        let unreadable = read.as_ref().err().map(|e| tell_unreadable(&shelf, e)).is_some();
+        let (state, stamp) = read.unwrap_or_default();
         let (there, lost) = Default::default();
-        let (state, theirs) = (Arc::new(state), None);
-        let mut keeper = Keeper { engine, keys, registry, shelf, state, stamp, theirs, there, lost };
+        let (stored, state) = (state.clone(), Arc::new(state));
+        let (unnoted, theirs) = (Vec::new(), None);
+        let mut keeper =
+            Keeper { engine, keys, registry, shelf, state, stored, stamp, unnoted, theirs, there, unreadable, lost };
         keeper.publish_all().await;
         keeper
     }
@@ -81,18 +107,19 @@ impl Keeper {
         };
         self.there.insert(plugin.clone());
         self.lost.remove(&(plugin.clone(), digest));
-        let (specs, name, now) = (self.specs(), plugin.clone(), now_ms());
-        let noted = self.update(move |state| state.drop_in(&specs, &name, digest, kept, now)).await;
-        if let Err(e) = noted {
+        let (specs, unnoted) = (self.specs(), Unnoted { plugin: plugin.clone(), digest, kept, at_ms: now_ms() });
+        let noting = unnoted.clone();
+        if let Err(e) = self.update(move |state| noting.note(state, &specs)).await {
             let file = self.shelf.state_file();
             tracing::warn!(
                 target: "pawl::registry",
-                "plugin {plugin}: can't note in {file} that version {} is in use: {e}; a restart may begin with another",
+                "plugin {plugin}: can't note in {file} that version {} is in use: {e}; it is tried again, and a restart before that may \
+                 begin with another",
                 digest.short()
             );
-            let mut state = State::clone(&self.state);
-            state.drop_in(&self.specs(), &plugin, digest, kept, now);
-            self.state = Arc::new(state);
+            self.unnoted.retain(|other| (&other.plugin, other.digest) != (&plugin, digest));
+            self.unnoted.push(unnoted);
+            self.state = Arc::new(self.with_unnoted(self.stored.clone()));
         }
         let entry = self.registry.entry(&plugin);
         if entry.refused.is_some() {
@@ -106,22 +133,37 @@ impl Keeper {
         if !self.shelf.keeps() {
             return;
         }
-        let (shelf, known) = (self.shelf.clone(), self.stamp);
-        let read = blocking(move || Ok((shelf.stamp() != known).then(|| shelf.read())));
-        if let Ok(Some((state, stamp))) = read.await {
-            self.stamp = stamp;
-            self.found(&state);
-            self.state = Arc::new(state);
+        if !self.unnoted.is_empty() && self.update(|_| ()).await.is_ok() {
+            let file = self.shelf.state_file();
+            tracing::info!(target: "pawl::registry", "what was dropped meanwhile is noted in {file}");
         }
+        let (shelf, known) = (self.shelf.clone(), self.stamp);
+        let read = blocking(move || (shelf.stamp() != known).then(|| shelf.read()).transpose()).await;
+        match &read {
+            Ok(Some((state, stamp))) => {
+                self.found(state);
+                self.state = Arc::new(self.with_unnoted(state.clone()));
+                (self.stored, self.stamp) = (state.clone(), *stamp);
+            }
+            Err(e) if !self.unreadable => tell_unreadable(&self.shelf, e),
+            _ => {}
+        }
+        self.unreadable = read.is_err();
         self.take_over().await;
     }
 
     /// Notes what others have stored, if they have.
     fn found(&mut self, stored: &State) {
-        if *stored != *self.state {
+        if *stored != self.stored {
             let before = self.theirs.take().map_or_else(|| self.state.clone(), |(before, _)| before);
             self.theirs = Some((before, Arc::new(stored.clone())));
         }
+    }
+
+    fn with_unnoted(&self, mut state: State) -> State {
+        let specs = self.specs();
+        self.unnoted.iter().for_each(|unnoted| unnoted.note(&mut state, &specs));
+        state
     }
 
     /// Hands it on.
@@ -319,11 +361,17 @@ impl Keeper {
         &mut self,
         change: impl FnOnce(&mut State) -> T + Send + 'static,
     ) -> io::Result<T> {
-        let (shelf, state) = (self.shelf.clone(), State::clone(&self.state));
+        let (shelf, state) = (self.shelf.clone(), self.stored.clone());
+        let (specs, unnoted) = (self.specs(), self.unnoted.clone());
+        let change = move |state: &mut State| {
+            unnoted.iter().for_each(|unnoted| unnoted.note(state, &specs));
+            change(state)
+        };
         let Updated { done, before, after, stamp } = blocking(move || shelf.update(state, change)).await?;
         // The next look sees this stamp, and would not look at what others stored before.
         self.found(&before);
-        (self.state, self.stamp) = (Arc::new(after), stamp);
+        self.unnoted.clear();
+        (self.state, self.stored, self.stamp) = (Arc::new(after.clone()), after, stamp);
         Ok(done)
     }
 
@@ -345,6 +393,11 @@ impl Keeper {
     pub(super) fn specs(&self) -> Vec<RouteSpec> {
         self.registry.routes().specs().to_vec()
     }
+}
+
+fn tell_unreadable(shelf: &Shelf, e: &io::Error) {
+    let file = shelf.state_file();
+    tracing::error!(target: "pawl::registry", "can't read {file}: {e}; it is tried again, and what was read before holds meanwhile");
 }
 
 /// Off the async threads.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 const STATE: &str = "state.json";
+const DAMAGED: &str = "state.json.damaged";
 const LOCK: &str = "state.lock";
 const EXTENSION: &str = "wasm";
 
@@ -77,12 +78,17 @@ impl Shelf {
         self.0.is_some()
     }
 
-    /// The state as it is stored.
-    pub fn read(&self) -> (State, Stamp) {
-        let Some(dir) = &self.0 else { return (State::default(), None) };
+    /// The state as it is stored. A damaged one is put aside, and what lies in the folder takes its place; an error is for now.
+    pub fn read(&self) -> io::Result<(State, Stamp)> {
+        let Some(dir) = &self.0 else { return Ok((State::default(), None)) };
         // Before the content: what is written after that is seen as new.
         let stamp = self.stamp();
-        (read(dir), stamp)
+        if let Ok(state) = read(dir)? {
+            return Ok((state, stamp));
+        }
+        let _lock = lock(dir)?;
+        let state = read_or_mend(dir)?;
+        Ok((state, self.stamp()))
     }
 
     /// Changes when somebody writes the state.
@@ -100,12 +106,11 @@ impl Shelf {
             return Ok(Updated { done: change(&mut after), before: state, after, stamp: None });
         };
         let _lock = lock(dir)?;
-        let before = read(dir);
+        let before = read_or_mend(dir)?;
         let mut after = before.clone();
         let done = change(&mut after);
         if after != before {
-            let text = serde_json::to_vec_pretty(&after).map_err(io::Error::other)?;
-            write(dir, &dir.join(STATE), &text)?;
+            store(dir, &after)?;
         }
         Ok(Updated { done, before, after, stamp: self.stamp() })
     }
@@ -183,21 +188,38 @@ fn lock(dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn read(dir: &Path) -> State {
-    let path = dir.join(STATE);
-    let state = match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map_err(|e| e.to_string()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(State::default()),
-        Err(e) => Err(e.to_string()),
+/// The inner error is what is wrong with the file, the outer one why it can't be read.
+fn read(dir: &Path) -> io::Result<Result<State, serde_json::Error>> {
+    match fs::read(dir.join(STATE)) {
+        Ok(text) => Ok(serde_json::from_slice(&text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Ok(State::default())),
+        Err(e) => Err(e),
+    }
+}
+
+/// With the lock held.
+fn read_or_mend(dir: &Path) -> io::Result<State> {
+    let damage = match read(dir)? {
+        Ok(state) => return Ok(state),
+        Err(damage) => damage,
     };
-    state.unwrap_or_else(|e| {
-        tracing::error!(
-            target: "pawl::registry",
-            "{} can't be read: {e}; what commands set is forgotten, the components beside it are not",
-            path.display()
-        );
-        found(dir)
-    })
+    let (path, aside) = (dir.join(STATE), dir.join(DAMAGED));
+    // Copied: until there is another one the damaged file says that there was one.
+    fs::copy(&path, &aside)?;
+    let state = found(dir);
+    store(dir, &state)?;
+    tracing::error!(
+        target: "pawl::registry",
+        "{} is damaged: {damage}; what commands set is forgotten, the components beside it are not; it is put aside as {}",
+        path.display(),
+        aside.display()
+    );
+    Ok(state)
+}
+
+fn store(dir: &Path, state: &State) -> io::Result<()> {
+    let text = serde_json::to_vec_pretty(state).map_err(io::Error::other)?;
+    write(dir, &dir.join(STATE), &text)
 }
 
 /// The components that lie there.
