@@ -237,8 +237,49 @@ async fn a_workflow_keeps_the_version_that_it_began_with() {
     assert_eq!((first, second), (Ok(digest(1)), Ok(digest(1))));
     scene.drop_in(&worker, 3).await;
     assert_eq!(worker.step("r/a", Some(1)).await, Ok(digest(1)));
+    // What was loaded stays so, whether or not it can be loaded again.
     fs::remove_file(scene.kept(2)).unwrap();
+    assert_eq!(worker.step("r/c", Some(2)).await, Ok(digest(2)));
+    worker.stop().await;
+    let worker = scene.start().await;
     assert!(worker.step("r/c", Some(2)).await.unwrap_err().contains("is gone"));
+    scene.drop_in(&worker, 2).await;
+    assert_eq!(worker.step("r/c", Some(2)).await, Ok(digest(2)));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn only_so_many_versions_stay_loaded_for_workflows_that_keep_them() {
+    let scene = Scene::new("begun");
+    let worker = scene.start_keeping(Keeping { dir: Some(scene.versions()), keep: 2, rest: Duration::ZERO }).await;
+    for n in 1..=3 {
+        scene.drop_in(&worker, n).await;
+    }
+    for n in 1..=2 {
+        fs::remove_file(scene.kept(n)).unwrap();
+    }
+    assert_eq!(worker.step("r/a", Some(2)).await, Ok(digest(2)));
+    assert!(worker.step("r/a", Some(1)).await.unwrap_err().contains("is gone"));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_kept_stays_loaded_for_workflows_that_keep_it_and_is_kept_when_it_can_be() {
+    let scene = Scene::new("begun");
+    fs::create_dir(scene.versions()).unwrap();
+    // In the way of the folder of the plugin.
+    fs::write(scene.versions().join("p"), "").unwrap();
+    let worker = scene.start_keeping(Keeping { dir: Some(scene.versions()), keep: 1, rest: Duration::ZERO }).await;
+    for n in 1..=3 {
+        scene.drop_in(&worker, n).await;
+    }
+    assert_eq!(worker.step("r/a", Some(1)).await, Ok(digest(1)));
+    assert_eq!(worker.step("r/a", Some(2)).await, Ok(digest(2)));
+    fs::remove_file(scene.versions().join("p")).unwrap();
+    // The file is read again.
+    worker.watch.look().await;
+    assert!(scene.kept(3).exists());
+    assert!(worker.registry.report().versions.iter().any(|row| row.digest == digest(3) && row.since_ms.is_some()));
     worker.stop().await;
 }
 

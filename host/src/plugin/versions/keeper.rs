@@ -5,14 +5,20 @@ use super::command::CommandError;
 use super::kept::{Shelf, Stamp, Updated};
 use super::state::{PluginState, RouteSpec, State};
 use super::trial::{Verdict, judge};
+use crate::config::Versions;
 use crate::plugin::folder::Dropped;
 use crate::plugin::registry::{Ask, Entry, Registry};
 use crate::plugin::signature::TrustedKeys;
 use crate::plugin::{Counts, Digest, Engine, Version};
-use std::collections::{BTreeSet, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// What could not be loaded is not read again for a step before this.
+const FAILED: Duration = Duration::from_secs(5);
 
 /// The versions of all plugins, as the watcher has them.
 pub struct Keeper {
@@ -33,8 +39,12 @@ pub struct Keeper {
     pub(super) there: HashSet<String>,
     /// Whether the stored state could not be read when it was last tried, so that it is told once.
     unreadable: bool,
+    /// Versions whose files could not be kept: what a workflow keeps of them is in memory only.
+    unkept: HashSet<(String, Digest)>,
     /// Versions that could not be loaded, so that each is told of once.
     lost: HashSet<(String, Digest)>,
+    /// Those that steps asked for, when and why not: many workflows may ask for the same one, again and again.
+    failed: HashMap<(String, Digest), (Instant, String)>,
 }
 
 /// A drop that is to be stored.
@@ -66,11 +76,22 @@ impl Keeper {
         // What can't be read now is read when it can be.
         let unreadable = read.as_ref().err().map(|e| tell_unreadable(&shelf, e)).is_some();
         let (state, stamp) = read.unwrap_or_default();
-        let (there, lost) = Default::default();
-        let (stored, state) = (state.clone(), Arc::new(state));
-        let (unnoted, theirs) = (Vec::new(), None);
-        let mut keeper =
-            Keeper { engine, keys, registry, shelf, state, stored, stamp, unnoted, theirs, there, unreadable, lost };
+        let mut keeper = Keeper {
+            engine,
+            keys,
+            registry,
+            shelf,
+            state: Arc::new(state.clone()),
+            stored: state,
+            stamp,
+            unnoted: Vec::new(),
+            theirs: None,
+            there: HashSet::new(),
+            unreadable,
+            unkept: HashSet::new(),
+            lost: HashSet::new(),
+            failed: HashMap::new(),
+        };
         keeper.publish_all().await;
         keeper
     }
@@ -95,18 +116,13 @@ impl Keeper {
         self.shelf.keeps()
     }
 
-    /// A version that fits lies in the folder.
-    pub async fn drop_in(&mut self, version: Arc<Version>, dropped: Option<Dropped>) {
+    /// A version that fits lies in the folder. Answers whether its component is kept as it should be.
+    pub async fn drop_in(&mut self, version: Arc<Version>, dropped: Option<Dropped>) -> bool {
         let (plugin, digest) = (version.name().to_owned(), *version.digest());
-        let kept = match dropped {
-            Some(dropped) => {
-                let (shelf, plugin) = (self.shelf.clone(), plugin.clone());
-                blocking(move || Ok(shelf.keep(&plugin, digest, &dropped))).await.unwrap_or(false)
-            }
-            None => false,
-        };
+        let kept = self.shelve(&plugin, digest, dropped).await;
         self.there.insert(plugin.clone());
         self.lost.remove(&(plugin.clone(), digest));
+        self.failed.remove(&(plugin.clone(), digest));
         let (specs, unnoted) = (self.specs(), Unnoted { plugin: plugin.clone(), digest, kept, at_ms: now_ms() });
         let noting = unnoted.clone();
         if let Err(e) = self.update(move |state| noting.note(state, &specs)).await {
@@ -126,6 +142,47 @@ impl Keeper {
             self.registry.set(&plugin, Entry { refused: None, ..entry });
         }
         self.publish(&plugin, Some(version)).await;
+        kept || !self.shelf.keeps()
+    }
+
+    /// What was dropped before lies in the folder: has it kept if it could not be then, or has another signature since. Answers whether it
+    /// is kept as it should be.
+    pub async fn keep(&mut self, plugin: &str, digest: Digest, dropped: Dropped) -> bool {
+        if !self.shelf.keeps() {
+            return true;
+        }
+        if !self.shelve(plugin, digest, Some(dropped)).await {
+            return false;
+        }
+        if self.state.plugins.get(plugin).is_some_and(|state| state.kept.contains_key(&digest)) {
+            return true;
+        }
+        let (specs, name, now) = (self.specs(), plugin.to_owned(), now_ms());
+        let noted = self.update(move |state| state.keep(&specs, &name, digest, now)).await.is_ok();
+        self.publish(plugin, None).await;
+        noted
+    }
+
+    /// Answers whether the component is kept. That it can't be is told once.
+    async fn shelve(&mut self, plugin: &str, digest: Digest, dropped: Option<Dropped>) -> bool {
+        let (shelf, name, of) = (self.shelf.clone(), plugin.to_owned(), (plugin.to_owned(), digest));
+        let shelved = match dropped {
+            Some(dropped) => blocking(move || shelf.keep(&name, digest, &dropped)).await,
+            None => Ok(false),
+        };
+        if let Ok(true) = shelved {
+            self.unkept.remove(&of);
+            return true;
+        }
+        let news = self.unkept.insert(of);
+        if let (Err(e), true) = (shelved, news) {
+            let (short, path) = (digest.short(), self.shelf.path(plugin, digest));
+            tracing::warn!(
+                target: "pawl::registry",
+                "plugin {plugin}: can't keep version {short} in {path}: {e}; it runs, but can't be gone back to; it is tried again"
+            );
+        }
+        false
     }
 
     /// Takes over what another worker has stored.
@@ -186,11 +243,26 @@ impl Keeper {
         // Who asked may have gone: then nobody wants the answer.
         match ask {
             Ask::Look(answer) => drop(answer),
-            Ask::Load { plugin, digest, answer } => drop(answer.send(self.load_for_step(&plugin, digest).await)),
+            Ask::Load { plugin, digest, answer } => {
+                // Whoever asked may have stopped waiting.
+                if !answer.is_closed() {
+                    drop(answer.send(self.load_unless_failed(&plugin, digest).await));
+                }
+            }
             Ask::Command { command, answer } => drop(answer.send(self.carry_out(command).await)),
             Ask::Judge { route } => self.judge(&route).await,
             Ask::Forget { plugin, digest, answer } => drop(answer.send(self.forget(plugin, digest).await)),
         }
+    }
+
+    async fn load_unless_failed(&mut self, plugin: &str, digest: Digest) -> Result<Arc<Version>, String> {
+        self.failed.retain(|_, (at, _)| at.elapsed() < FAILED);
+        let of = (plugin.to_owned(), digest);
+        if let Some((_, reason)) = self.failed.get(&of) {
+            return Err(reason.clone());
+        }
+        let loaded = self.load_for_step(plugin, digest).await;
+        loaded.inspect_err(|reason| drop(self.failed.insert(of, (Instant::now(), reason.clone()))))
     }
 
     pub(super) async fn load_for_step(&mut self, plugin: &str, digest: Digest) -> Result<Arc<Version>, String> {
@@ -325,6 +397,9 @@ impl Keeper {
                 Err(_) => {}
             }
         }
+        if serving.iter().any(|(spec, serving)| Versions::Begun == spec.versions || serving.policy == Policy::Begun) {
+            wanted.extend(self.held(plugin, &pool));
+        }
         let mut entry = Entry { version: None, others: Vec::new(), refused };
         for version in pool {
             if newest == Some(*version.digest()) {
@@ -334,6 +409,19 @@ impl Keeper {
             }
         }
         self.registry.publish(plugin, entry, serving, self.state.clone());
+    }
+
+    /// Of what is loaded what workflows may go on with: the youngest, and what can't be loaded again.
+    fn held(&self, plugin: &str, pool: &[Arc<Version>]) -> BTreeSet<Digest> {
+        let kept = self.state.plugins.get(plugin).map(|state| &state.kept);
+        let since = |digest: &Digest| Some(kept?.get(digest)?.since_ms);
+        let loaded: BTreeSet<Digest> = pool.iter().map(|version| *version.digest()).collect();
+        let mut young: Vec<(u64, Digest)> =
+            loaded.iter().filter_map(|digest| Some((since(digest)?, *digest))).collect();
+        young.sort_unstable_by_key(|young| Reverse(*young));
+        let young = young.into_iter().take(self.registry.keeping().keep).map(|(_, digest)| digest);
+        let unkept = loaded.iter().filter(|digest| self.unkept.contains(&(plugin.to_owned(), **digest)));
+        young.chain(unkept.copied()).collect()
     }
 
     async fn publish_all(&mut self) {

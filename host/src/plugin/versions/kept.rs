@@ -115,32 +115,27 @@ impl Shelf {
         Ok(Updated { done, before, after, stamp: self.stamp() })
     }
 
-    /// Keeps a component. Answers whether it is there.
-    pub fn keep(&self, plugin: &str, digest: Digest, dropped: &Dropped) -> bool {
-        let Some(dir) = &self.0 else { return false };
+    /// Keeps a component and what signs it. Answers whether it is there; what is there already as it should be is not written again.
+    pub fn keep(&self, plugin: &str, digest: Digest, dropped: &Dropped) -> io::Result<bool> {
+        let Some(dir) = &self.0 else { return Ok(false) };
         let (folder, path) = (dir.join(plugin), path_of(dir, plugin, digest));
         let Dropped { bytes, signature } = dropped;
-        let kept = || {
-            if let Some(signature) = signature {
-                fs::create_dir_all(&folder)?;
-                write(&folder, &signature::path_of(&path), signature)?;
-            }
-            if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes.len() as u64) {
-                return Ok(());
-            }
-            fs::create_dir_all(&folder)?;
-            write(&folder, &path, bytes)
-        };
-        kept()
-            .inspect_err(|e| {
-                tracing::warn!(
-                    target: "pawl::registry",
-                    "plugin {plugin}: can't keep version {} in {}: {e}; it runs, but can't be gone back to",
-                    digest.short(),
-                    path.display()
-                );
-            })
-            .is_ok()
+        fs::create_dir_all(&folder)?;
+        if let Some(signature) = signature
+            && signature::read(&path).ok().as_ref() != Some(signature)
+        {
+            write(&folder, &signature::path_of(&path), signature)?;
+        }
+        let same_length = fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes.len() as u64);
+        if !same_length || !fs::read(&path).is_ok_and(|kept| kept == *bytes) {
+            write(&folder, &path, bytes)?;
+        }
+        Ok(true)
+    }
+
+    /// Where a component is kept, for people.
+    pub fn path(&self, plugin: &str, digest: Digest) -> String {
+        self.0.as_ref().map_or_else(String::new, |dir| path_of(dir, plugin, digest).display().to_string())
     }
 
     /// The component, whole and signed by whom the configuration trusts by now, or why it can't be had.

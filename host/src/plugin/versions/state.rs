@@ -143,7 +143,13 @@ impl State {
     /// A component that was found on disk.
     pub fn find_kept(&mut self, plugin: &str, digest: Digest, since_ms: u64) {
         let state = self.plugins.entry(plugin.to_owned()).or_default();
-        state.kept.insert(digest, Kept { since_ms, left_ms: None });
+        state.kept.entry(digest).or_insert(Kept { since_ms, left_ms: None });
+    }
+
+    /// One that could not be kept is.
+    pub fn keep(&mut self, routes: &[RouteSpec], plugin: &str, digest: Digest, now_ms: u64) {
+        self.find_kept(plugin, digest, now_ms);
+        self.settle(routes, now_ms);
     }
 
     /// The policy that holds for a route.
