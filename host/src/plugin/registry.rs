@@ -231,6 +231,11 @@ impl Registry {
             Some(Serving { policy: Policy::Pin(pinned), .. }) => {
                 pinned.as_ref().is_ok_and(|pinned| entry.find(*pinned).is_some())
             }
+            Some(Serving { policy: Policy::Canary(share), newest, stable: Some(stable), rolled_back: false })
+                if share.percent() < 100.0 =>
+            {
+                newest.is_some_and(|newest| entry.find(newest).is_some()) && entry.find(*stable).is_some()
+            }
             Some(serving) => serving.fresh().is_some_and(|fresh| entry.find(fresh).is_some()),
         }
     }

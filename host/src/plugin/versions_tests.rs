@@ -443,6 +443,55 @@ async fn what_is_wrong_with_a_command_is_said_and_nothing_changes() {
 }
 
 #[tokio::test]
+async fn what_a_command_would_run_beside_the_newest_must_be_there() {
+    let mut scene = Scene::new("newest");
+    scene.route.versions = format!("pin:{}", digest(1).short()).parse().unwrap();
+    let worker = scene.start().await;
+    for n in 1..=3 {
+        scene.drop_in(&worker, n).await;
+    }
+    worker.pin(3).await;
+    worker.stop().await;
+    let aside = scene.root.path().join("aside");
+    for n in 1..=2 {
+        fs::rename(scene.kept(n), aside.with_extension(n.to_string())).unwrap();
+    }
+    let worker = scene.start().await;
+    let route = || "r".to_owned();
+    worker.fails(Command::Unpin { route: route() }, "is gone").await;
+    worker.runs(3).await;
+    worker.fails(Command::Canary { route: route(), percent: 50.0 }, "is gone").await;
+    worker.runs(3).await;
+    fs::rename(aside.with_extension("2"), scene.kept(2)).unwrap();
+    let said = worker.command(Command::Canary { route: route(), percent: 50.0 }).await;
+    assert!(said.contains(&digest(2).short()), "{said}");
+    assert!(worker.registry.is_ready("r", "p"));
+    fs::rename(aside.with_extension("1"), scene.kept(1)).unwrap();
+    worker.command(Command::Unpin { route: route() }).await;
+    worker.runs(1).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_canary_takes_no_message_before_both_versions_are_there() {
+    let scene = Scene::new("canary:50%");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    scene.drop_in(&worker, 2).await;
+    assert!(worker.registry.is_ready("r", "p"));
+    worker.stop().await;
+    let bytes = fs::read(scene.kept(1)).unwrap();
+    fs::remove_file(scene.kept(1)).unwrap();
+    let worker = scene.start().await;
+    assert!(!worker.registry.is_ready("r", "p"));
+    worker.stop().await;
+    fs::write(scene.kept(1), bytes).unwrap();
+    let worker = scene.start().await;
+    assert!(worker.registry.is_ready("r", "p"));
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn without_a_folder_to_keep_them_in_the_newest_runs() {
     let scene = Scene::new("newest");
     fs::write(scene.versions(), "in the way").unwrap();

@@ -154,7 +154,10 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         reached_in("step.after-call", &self.start.workflow);
         let at_ms = now_ms();
         let next = self.decide(reply.result, route, at_ms);
-        self.deps.plugins.count(&route.name, version.digest(), next.is_failure());
+        // Once a step: what fails again and again would weigh as much as so many steps.
+        if self.position.attempt == 0 {
+            self.deps.plugins.count(&route.name, version.digest(), next.is_failure());
+        }
         let intent = self.intend(&next, route).await;
         Ok(StepRecord { next, digest: Some(digest), ran_us: reply.ran.as_micros() as u64, at_ms, intent })
     }

@@ -3,7 +3,7 @@
 use super::choice::{Policy, Serving};
 use super::command::{Command, CommandError};
 use super::keeper::{Keeper, now_ms};
-use super::state::RouteSpec;
+use super::state::{RouteSpec, State};
 use crate::config::{Share, Versions};
 use crate::plugin::{Digest, Version};
 use std::sync::Arc;
@@ -44,7 +44,9 @@ impl Keeper {
         let spec = self.spec(route)?;
         let share = Share::of(percent).ok_or(CommandError::NoShare { percent })?;
         let (specs, now, changed) = (self.specs(), now_ms(), spec.clone());
-        self.change(move |state| state.begin_canary(&specs, &changed, share, now)).await?;
+        let change = move |state: &mut State| state.begin_canary(&specs, &changed, share, now);
+        self.load_for(&spec, &change).await?;
+        self.change(change).await?;
         self.publish(&spec.plugin, None).await;
         let Serving { newest, stable, .. } = self.state.serving(&spec);
         Ok(match (newest, stable) {
@@ -65,7 +67,9 @@ impl Keeper {
     async fn unpin(&mut self, route: &str) -> Result<String, CommandError> {
         let spec = self.spec(route)?;
         let (specs, now, changed) = (self.specs(), now_ms(), spec.clone());
-        self.change(move |state| state.unset(&specs, &changed, now)).await?;
+        let change = move |state: &mut State| state.unset(&specs, &changed, now);
+        self.load_for(&spec, &change).await?;
+        self.change(change).await?;
         self.publish(&spec.plugin, None).await;
         Ok(format!("route {route}: versions = \"{}\", as pawl.toml says", spec.versions))
     }
@@ -115,6 +119,22 @@ impl Keeper {
             [] => String::new(),
             names => format!("; not on what is pinned to another: {}", names.join(", ")),
         }
+    }
+
+    /// Loads what the route would run beside the newest version after the change, so that what can't run is not chosen.
+    async fn load_for(&mut self, spec: &RouteSpec, change: impl Fn(&mut State)) -> Result<(), CommandError> {
+        let mut after = State::clone(&self.state);
+        change(&mut after);
+        let Serving { policy, newest, stable, rolled_back } = after.serving(spec);
+        let beside = match policy {
+            Policy::Pin(pinned) => Some(pinned.map_err(|reason| CommandError::Unloadable { reason })?),
+            Policy::Canary(_) if rolled_back || stable != newest => stable,
+            _ => None,
+        };
+        if let Some(digest) = beside {
+            self.loaded(&spec.plugin, digest).await?;
+        }
+        Ok(())
     }
 
     /// The kept version whose digest begins so, loaded.

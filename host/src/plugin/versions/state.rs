@@ -182,7 +182,7 @@ impl State {
         Serving { policy, newest, stable: state.stable, rolled_back: newest.is_some() && state.rejected == newest }
     }
 
-    /// The versions of a plugin that steps run because of a policy.
+    /// The versions of a plugin that steps run because of a policy, or would as soon as what a command set ends.
     pub fn named(&self, plugin: &str, routes: &[RouteSpec]) -> BTreeSet<Digest> {
         let mut named: BTreeSet<Digest> = self.plugin(plugin).and_then(PluginState::newest).into_iter().collect();
         for route in routes.iter().filter(|route| route.plugin == plugin) {
@@ -191,6 +191,9 @@ impl State {
                 Policy::Pin(pinned) => named.extend(pinned.as_ref().ok()),
                 Policy::Canary(_) => named.extend(serving.stable),
                 Policy::Newest | Policy::Begun => named.extend(serving.fresh()),
+            }
+            if let (Versions::Pin(begin), Some(state)) = (&route.versions, self.plugin(plugin)) {
+                named.extend(state.find(plugin, begin));
             }
         }
         named
@@ -343,9 +346,9 @@ impl State {
         state.kept.remove(&digest);
         state.line.retain(|other| *other != digest);
         for route in self.routes.values_mut() {
-            // Nothing runs it, so it is only what the route would go back to.
+            // Nothing runs it, so it is only what the route would go back to, or went back from and would run now.
             if route.stable == Some(digest) {
-                route.stable = None;
+                (route.stable, route.rejected) = (None, None);
             }
         }
     }

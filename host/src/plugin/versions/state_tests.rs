@@ -267,3 +267,26 @@ fn a_canary_and_what_a_route_was_rolled_back_to_are_named() {
     assert_eq!(scene.state.named(PLUGIN, &scene.routes()), BTreeSet::from([digest("v1"), digest("v0")]));
     assert!(scene.state.prunable(PLUGIN, &scene.routes(), &keeping(0, 0), 100).is_empty());
 }
+
+#[test]
+fn what_pawl_toml_pins_stays_while_a_command_says_something_else() {
+    let mut scene = Scene::new("newest");
+    scene.drop_in("v0");
+    scene.drop_in("v1");
+    scene.route.versions = Versions::Pin(digest("v0").short());
+    let routes = scene.routes();
+    scene.state.set(&routes, &routes[0], &Versions::Newest, 3);
+    scene.drop_in("v2");
+    assert_eq!(scene.state.prunable(PLUGIN, &routes, &keeping(0, 0), 100), [digest("v1")]);
+}
+
+#[test]
+fn a_route_whose_version_is_gone_runs_the_newest() {
+    let mut scene = Scene::new("newest");
+    scene.drop_in("v0");
+    scene.drop_in("v1");
+    assert!(scene.roll_back());
+    assert_eq!(scene.fresh(), Some(digest("v0")));
+    scene.state.forget(PLUGIN, digest("v0"));
+    assert_eq!(scene.fresh(), Some(digest("v1")));
+}
