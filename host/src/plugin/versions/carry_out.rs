@@ -28,7 +28,7 @@ impl Keeper {
         self.change(move |state| state.put_in_use(&specs, &name, digest, now)).await?;
         self.there.insert(plugin.to_owned());
         self.publish(plugin, Some(version)).await;
-        Ok(format!("plugin {plugin}: version {} is in use{}", digest.short(), self.pinned_beside(plugin, digest)))
+        Ok(format!("plugin {plugin}: version {} is in use{}", digest.short(), self.left_beside(plugin, digest)))
     }
 
     async fn pin(&mut self, route: &str, begin: &str) -> Result<String, CommandError> {
@@ -94,7 +94,7 @@ impl Keeper {
         self.change(move |state| state.roll_back_plugin(&specs, &name, now)).await??;
         self.there.insert(plugin.to_owned());
         self.publish(plugin, Some(version)).await;
-        Ok(format!("plugin {plugin}: back to version {}{}", before.short(), self.pinned_beside(plugin, before)))
+        Ok(format!("plugin {plugin}: back to version {}{}", before.short(), self.left_beside(plugin, before)))
     }
 
     async fn roll_back_route(&mut self, spec: RouteSpec) -> Result<String, CommandError> {
@@ -107,18 +107,22 @@ impl Keeper {
         Ok(format!("route {name}: back to version {} of plugin {plugin}", before.short()))
     }
 
-    /// What the user should know who changes a plugin: the routes that do not follow.
-    fn pinned_beside(&self, plugin: &str, digest: Digest) -> String {
-        let pinned = |spec: &&RouteSpec| match self.state.serving(spec).policy {
-            Policy::Pin(pinned) => spec.plugin == plugin && pinned != Ok(digest),
-            _ => false,
-        };
-        let names: Vec<&str> =
-            self.registry.routes().specs().iter().filter(pinned).map(|spec| spec.name.as_str()).collect();
-        match names.as_slice() {
-            [] => String::new(),
-            names => format!("; not on what is pinned to another: {}", names.join(", ")),
+    /// What the user should know who changes a plugin: the routes that do not follow, or not with all workflows.
+    fn left_beside(&self, plugin: &str, digest: Digest) -> String {
+        let (mut pinned, mut begun) = (Vec::new(), Vec::new());
+        for spec in self.registry.routes().specs().iter().filter(|spec| spec.plugin == plugin) {
+            match self.state.serving(spec).policy {
+                Policy::Pin(other) if other != Ok(digest) => pinned.push(spec.name.as_str()),
+                Policy::Begun => begun.push(spec.name.as_str()),
+                _ => {}
+            }
         }
+        let told = |names: &[&str], text: &str| match names {
+            [] => String::new(),
+            names => format!("; {text}: {}", names.join(", ")),
+        };
+        told(&pinned, "not on what is pinned to another")
+            + &told(&begun, "not in workflows that keep what they began with")
     }
 
     /// Loads what the route would run beside the newest version after the change, so that what can't run is not chosen.

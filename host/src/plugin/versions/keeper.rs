@@ -92,6 +92,7 @@ impl Keeper {
             lost: HashSet::new(),
             failed: HashMap::new(),
         };
+        keeper.catch_up().await;
         keeper.publish_all().await;
         keeper
     }
@@ -206,6 +207,7 @@ impl Keeper {
             _ => {}
         }
         self.unreadable = read.is_err();
+        self.catch_up().await;
         self.take_over().await;
     }
 
@@ -217,8 +219,19 @@ impl Keeper {
         }
     }
 
+    /// Of what others noted who do not have the routes that are here.
+    async fn catch_up(&mut self) {
+        let mut after = State::clone(&self.state);
+        after.catch_up(&self.specs(), now_ms());
+        // What can't be stored holds here all the same.
+        if after != *self.state && self.update(|_| ()).await.is_err() {
+            self.state = Arc::new(after);
+        }
+    }
+
     fn with_unnoted(&self, mut state: State) -> State {
         let specs = self.specs();
+        state.catch_up(&specs, now_ms());
         self.unnoted.iter().for_each(|unnoted| unnoted.note(&mut state, &specs));
         state
     }
@@ -310,6 +323,11 @@ impl Keeper {
         match judge(new_counts, old_counts, &spec.roll_back) {
             Verdict::Open => trial.reopen(),
             Verdict::Stays => {
+                let changed = spec.clone();
+                if let Err(e) = self.change(move |state| state.pass(&changed, new, old)).await {
+                    tracing::warn!(target: "pawl::registry", "route {route}: that version {} stays is not noted: {e}", new.short());
+                }
+                self.publish(&spec.plugin, None).await;
                 tracing::info!(target: "pawl::registry", "route {route}: {new_told}, {old_told}: the new one stays");
             }
             Verdict::Worse => {
@@ -452,6 +470,7 @@ impl Keeper {
         let (shelf, state) = (self.shelf.clone(), self.stored.clone());
         let (specs, unnoted) = (self.specs(), self.unnoted.clone());
         let change = move |state: &mut State| {
+            state.catch_up(&specs, now_ms());
             unnoted.iter().for_each(|unnoted| unnoted.note(state, &specs));
             change(state)
         };
