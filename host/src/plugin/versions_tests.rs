@@ -3,6 +3,7 @@
 use super::testing::{Logs, component, engine};
 use super::{Command, CommandError, Databases, Digest, Engine, Keeping, Registry, Routes, Sources, Watch};
 use crate::config::{Config, Route};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -72,7 +73,8 @@ impl Worker {
     /// What a step of the workflow would run: the digest, or the beginning of the reason.
     async fn step(&self, workflow: &str, begun: Option<u8>) -> Result<Digest, String> {
         let begun = begun.map(|n| digest(n).to_string());
-        let version = self.registry.for_step(("r", "p"), workflow, begun.as_deref()).await;
+        let begun = begun.as_deref().map(|digest| ("p", digest));
+        let version = self.registry.for_step(("r", "p"), workflow, begun).await;
         version.map(|version| *version.digest())
     }
 
@@ -249,6 +251,30 @@ async fn a_workflow_keeps_the_version_that_it_began_with() {
 }
 
 #[tokio::test]
+async fn a_workflow_keeps_its_version_when_the_route_is_given_another_plugin() {
+    let mut scene = Scene::new("begun");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    worker.stop().await;
+    scene.route.plugin = "q".to_owned();
+    fs::remove_file(scene.file()).unwrap();
+    fs::write(scene.file().with_file_name("q.wasm"), version(2)).unwrap();
+    let worker = scene.start().await;
+    // Reads the folder whole.
+    worker.watch.look().await;
+    let step = async |of: &'static str, begun: u8| {
+        let begun = digest(begun).to_string();
+        let version = worker.registry.for_step(("r", "q"), "r/a", Some((of, &begun))).await?;
+        Ok::<_, String>((version.name().to_owned(), *version.digest()))
+    };
+    assert_eq!(step("p", 1).await, Ok(("p".to_owned(), digest(1))));
+    assert_eq!(step("q", 2).await, Ok(("q".to_owned(), digest(2))));
+    let reason = step("p", 3).await.unwrap_err();
+    assert!(reason.contains("of plugin `p`") && reason.contains("is gone"), "{reason}");
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn only_so_many_versions_stay_loaded_for_workflows_that_keep_them() {
     let scene = Scene::new("begun");
     let worker = scene.start_keeping(Keeping { dir: Some(scene.versions()), keep: 2, rest: Duration::ZERO }).await;
@@ -328,6 +354,32 @@ async fn a_canary_that_fails_more_goes_back_by_itself_and_the_next_drop_begins_a
         runs.push(worker.step(&format!("r/{n}"), None).await.unwrap());
     }
     assert!(runs.contains(&digest(1)) && runs.contains(&digest(3)) && !runs.contains(&digest(2)));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_next_version_goes_beside_a_canary_that_was_found_to_stay() {
+    let scene = Scene::new("canary:50%");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    scene.drop_in(&worker, 2).await;
+    let runs = async |worker: &Worker| {
+        let mut runs = BTreeSet::new();
+        for n in 0..50 {
+            runs.insert(worker.step(&format!("r/{n}"), None).await.unwrap());
+        }
+        runs
+    };
+    scene.drop_in(&worker, 3).await;
+    assert_eq!(runs(&worker).await, BTreeSet::from([digest(1), digest(3)]), "the second was on trial");
+    for n in [1, 3] {
+        (0..20).for_each(|_| worker.registry.count("r", &digest(n), false));
+    }
+    worker.watch.look().await;
+    worker.stop().await;
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 4).await;
+    assert_eq!(runs(&worker).await, BTreeSet::from([digest(3), digest(4)]));
     worker.stop().await;
 }
 
@@ -418,6 +470,25 @@ async fn a_drop_that_could_not_be_noted_is_noted_later() {
     worker.runs(1).await;
     worker.command(rollback("p")).await;
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_canary_goes_on_as_it_should_where_a_worker_without_the_route_notes_the_drop() {
+    let mut scene = Scene::new("canary:50%");
+    let worker = scene.start().await;
+    scene.route.name = "elsewhere".to_owned();
+    let other = scene.start().await;
+    for n in 1..=2 {
+        scene.drop_in(&other, n).await;
+        worker.watch.look().await;
+    }
+    let mut runs = BTreeSet::new();
+    for n in 0..50 {
+        runs.insert(worker.step(&format!("r/{n}"), None).await.unwrap());
+    }
+    assert_eq!(runs, BTreeSet::from([digest(1), digest(2)]));
+    worker.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]
