@@ -403,6 +403,32 @@ async fn any_swap_goes_back_where_the_route_says_so() {
 }
 
 #[tokio::test]
+async fn what_lies_in_the_folder_is_kept_anew_with_its_signature() {
+    let mut scene = Scene::new("newest");
+    scene.route.versions = format!("pin:{}", digest(2).short()).parse().unwrap();
+    let worker = scene.start().await;
+    let (beside, kept) = (scene.file().with_file_name("p.wasm.minisig"), scene.kept(2).with_extension("wasm.minisig"));
+    fs::write(&beside, "first").unwrap();
+    scene.drop_in(&worker, 1).await;
+    scene.drop_in(&worker, 2).await;
+    assert_eq!(fs::read(&kept).unwrap(), b"first");
+    fs::write(&beside, "second").unwrap();
+    worker.watch.look().await;
+    assert_eq!(fs::read(&kept).unwrap(), b"second");
+    // In use is another one.
+    worker.use_version(1).await;
+    worker.stop().await;
+    fs::write(scene.kept(2), "damaged").unwrap();
+    fs::rename(scene.file(), scene.root.path().join("aside")).unwrap();
+    let worker = scene.start().await;
+    assert!(!worker.registry.is_ready("r", "p"));
+    scene.drop_in(&worker, 2).await;
+    worker.runs(2).await;
+    assert_eq!(worker.registry.current("p").map(|version| *version.digest()), Some(digest(1)));
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn another_worker_of_the_folder_follows() {
     let scene = Scene::new("newest");
     let (first, second) = (scene.start().await, scene.start().await);

@@ -132,7 +132,7 @@ impl Keeper {
         let Serving { policy, newest, stable, rolled_back } = after.serving(spec);
         let beside = match policy {
             Policy::Pin(pinned) => Some(pinned.map_err(|reason| CommandError::Unloadable { reason })?),
-            Policy::Canary(_) if rolled_back || stable != newest => stable,
+            Policy::Canary(share) if rolled_back || stable != newest && share.percent() < 100.0 => stable,
             _ => None,
         };
         if let Some(digest) = beside {

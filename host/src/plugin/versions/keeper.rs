@@ -2,7 +2,8 @@
 
 use super::choice::{Policy, Serving};
 use super::command::CommandError;
-use super::kept::{Shelf, Stamp, Updated};
+use super::following::{Unnoted, tell_unreadable};
+use super::kept::{Shelf, Stamp};
 use super::state::{PluginState, RouteSpec, State};
 use super::trial::{Verdict, judge};
 use crate::config::Versions;
@@ -25,41 +26,26 @@ pub struct Keeper {
     engine: Engine,
     keys: TrustedKeys,
     pub(super) registry: Registry,
-    shelf: Shelf,
+    pub(super) shelf: Shelf,
     /// As it was last stored, with what could not be stored.
     pub(super) state: Arc<State>,
     /// As it was last stored.
-    stored: State,
-    stamp: Stamp,
+    pub(super) stored: State,
+    pub(super) stamp: Stamp,
     /// Drops that could not be stored yet, the oldest first: made again with each change until they are.
-    unnoted: Vec<Unnoted>,
+    pub(super) unnoted: Vec<Unnoted>,
     /// What others stored and is not handed to the calls yet: the state here before, and theirs.
-    theirs: Option<(Arc<State>, Arc<State>)>,
+    pub(super) theirs: Option<(Arc<State>, Arc<State>)>,
     /// Plugins whose newest version is to run: what was dropped last lay in the folder since the worker began, or a command said so.
     pub(super) there: HashSet<String>,
     /// Whether the stored state could not be read when it was last tried, so that it is told once.
-    unreadable: bool,
+    pub(super) unreadable: bool,
     /// Versions whose files could not be kept: what a workflow keeps of them is in memory only.
     unkept: HashSet<(String, Digest)>,
     /// Versions that could not be loaded, so that each is told of once.
     lost: HashSet<(String, Digest)>,
     /// Those that steps asked for, when and why not: many workflows may ask for the same one, again and again.
     failed: HashMap<(String, Digest), (Instant, String)>,
-}
-
-/// A drop that is to be stored.
-#[derive(Debug, Clone)]
-struct Unnoted {
-    plugin: String,
-    digest: Digest,
-    kept: bool,
-    at_ms: u64,
-}
-
-impl Unnoted {
-    fn note(&self, state: &mut State, routes: &[RouteSpec]) {
-        state.drop_in(routes, &self.plugin, self.digest, self.kept, self.at_ms);
-    }
 }
 
 impl Keeper {
@@ -124,20 +110,7 @@ impl Keeper {
         self.there.insert(plugin.clone());
         self.lost.remove(&(plugin.clone(), digest));
         self.failed.remove(&(plugin.clone(), digest));
-        let (specs, unnoted) = (self.specs(), Unnoted { plugin: plugin.clone(), digest, kept, at_ms: now_ms() });
-        let noting = unnoted.clone();
-        if let Err(e) = self.update(move |state| noting.note(state, &specs)).await {
-            let file = self.shelf.state_file();
-            tracing::warn!(
-                target: "pawl::registry",
-                "plugin {plugin}: can't note in {file} that version {} is in use: {e}; it is tried again, and a restart before that may \
-                 begin with another",
-                digest.short()
-            );
-            self.unnoted.retain(|other| (&other.plugin, other.digest) != (&plugin, digest));
-            self.unnoted.push(unnoted);
-            self.state = Arc::new(self.with_unnoted(self.stored.clone()));
-        }
+        self.note(&plugin, digest, kept).await;
         let entry = self.registry.entry(&plugin);
         if entry.refused.is_some() {
             self.registry.set(&plugin, Entry { refused: None, ..entry });
@@ -155,12 +128,15 @@ impl Keeper {
         if !self.shelve(plugin, digest, Some(dropped)).await {
             return false;
         }
-        if self.state.plugins.get(plugin).is_some_and(|state| state.kept.contains_key(&digest)) {
-            return true;
+        let of = (plugin.to_owned(), digest);
+        self.failed.remove(&of);
+        let was_lost = self.lost.remove(&of);
+        let known = self.state.plugins.get(plugin).is_some_and(|state| state.kept.contains_key(&digest));
+        let (specs, now) = (self.specs(), now_ms());
+        let noted = known || self.update(move |state| state.keep(&specs, &of.0, digest, now)).await.is_ok();
+        if was_lost || !known {
+            self.publish(plugin, None).await;
         }
-        let (specs, name, now) = (self.specs(), plugin.to_owned(), now_ms());
-        let noted = self.update(move |state| state.keep(&specs, &name, digest, now)).await.is_ok();
-        self.publish(plugin, None).await;
         noted
     }
 
@@ -186,81 +162,13 @@ impl Keeper {
         false
     }
 
-    /// Takes over what another worker has stored.
-    pub async fn refresh(&mut self) {
-        if !self.shelf.keeps() {
-            return;
-        }
-        if !self.unnoted.is_empty() && self.update(|_| ()).await.is_ok() {
-            let file = self.shelf.state_file();
-            tracing::info!(target: "pawl::registry", "what was dropped meanwhile is noted in {file}");
-        }
-        let (shelf, known) = (self.shelf.clone(), self.stamp);
-        let read = blocking(move || (shelf.stamp() != known).then(|| shelf.read()).transpose()).await;
-        match &read {
-            Ok(Some((state, stamp))) => {
-                self.found(state);
-                self.state = Arc::new(self.with_unnoted(state.clone()));
-                (self.stored, self.stamp) = (state.clone(), *stamp);
-            }
-            Err(e) if !self.unreadable => tell_unreadable(&self.shelf, e),
-            _ => {}
-        }
-        self.unreadable = read.is_err();
-        self.catch_up().await;
-        self.take_over().await;
-    }
-
-    /// Notes what others have stored, if they have.
-    fn found(&mut self, stored: &State) {
-        if *stored != self.stored {
-            let before = self.theirs.take().map_or_else(|| self.state.clone(), |(before, _)| before);
-            self.theirs = Some((before, Arc::new(stored.clone())));
-        }
-    }
-
-    /// Of what others noted who do not have the routes that are here.
-    async fn catch_up(&mut self) {
-        let mut after = State::clone(&self.state);
-        after.catch_up(&self.specs(), now_ms());
-        // What can't be stored holds here all the same.
-        if after != *self.state && self.update(|_| ()).await.is_err() {
-            self.state = Arc::new(after);
-        }
-    }
-
-    fn with_unnoted(&self, mut state: State) -> State {
-        let specs = self.specs();
-        state.catch_up(&specs, now_ms());
-        self.unnoted.iter().for_each(|unnoted| unnoted.note(&mut state, &specs));
-        state
-    }
-
-    /// Hands it on.
-    async fn take_over(&mut self) {
-        let Some((before, theirs)) = self.theirs.take() else { return };
-        self.publish_all().await;
-        for (plugin, after) in &theirs.plugins {
-            let newest = |state: &PluginState| state.newest();
-            if let Some(digest) = newest(after)
-                && before.plugins.get(plugin).and_then(newest) != Some(digest)
-            {
-                let short = digest.short();
-                tracing::info!(target: "pawl::registry", "plugin {plugin}: version {short} in use, as in another worker of this folder");
-            }
-        }
-    }
-
     /// Answers everything but [`Ask::Look`].
     pub async fn answer(&mut self, ask: Ask) {
         // Who asked may have gone: then nobody wants the answer.
         match ask {
             Ask::Look(answer) => drop(answer),
             Ask::Load { plugin, digest, answer } => {
-                // Whoever asked may have stopped waiting.
-                if !answer.is_closed() {
-                    drop(answer.send(self.load_unless_failed(&plugin, digest).await));
-                }
+                drop(answer.send(self.load_unless_failed(&plugin, digest).await));
             }
             Ask::Command { command, answer } => drop(answer.send(self.carry_out(command).await)),
             Ask::Judge { route } => self.judge(&route).await,
@@ -363,6 +271,7 @@ impl Keeper {
         if !forgotten.await.unwrap_or(false) {
             return false;
         }
+        self.unkept.remove(&(plugin.clone(), digest));
         self.publish(&plugin, None).await;
         let (shelf, name) = (self.shelf.clone(), plugin.clone());
         match blocking(move || shelf.remove(&name, digest)).await {
@@ -442,7 +351,7 @@ impl Keeper {
         young.chain(unkept.copied()).collect()
     }
 
-    async fn publish_all(&mut self) {
+    pub(super) async fn publish_all(&mut self) {
         let routes = self.registry.routes().specs().iter().map(|spec| spec.plugin.clone());
         let plugins: BTreeSet<String> = self.state.plugins.keys().cloned().chain(routes).collect();
         for plugin in plugins {
@@ -462,34 +371,6 @@ impl Keeper {
         specs.map(|spec| (spec.clone(), Serving { newest, ..self.state.serving(spec) })).collect()
     }
 
-    /// Changes the state where it is stored, and here.
-    async fn update<T: Send + 'static>(
-        &mut self,
-        change: impl FnOnce(&mut State) -> T + Send + 'static,
-    ) -> io::Result<T> {
-        let (shelf, state) = (self.shelf.clone(), self.stored.clone());
-        let (specs, unnoted) = (self.specs(), self.unnoted.clone());
-        let change = move |state: &mut State| {
-            state.catch_up(&specs, now_ms());
-            unnoted.iter().for_each(|unnoted| unnoted.note(state, &specs));
-            change(state)
-        };
-        let Updated { done, before, after, stamp } = blocking(move || shelf.update(state, change)).await?;
-        // The next look sees this stamp, and would not look at what others stored before.
-        self.found(&before);
-        self.unnoted.clear();
-        (self.state, self.stored, self.stamp) = (Arc::new(after.clone()), after, stamp);
-        Ok(done)
-    }
-
-    pub(super) async fn change<T: Send + 'static>(
-        &mut self,
-        change: impl FnOnce(&mut State) -> T + Send + 'static,
-    ) -> Result<T, CommandError> {
-        let path = self.shelf.state_file();
-        self.update(change).await.map_err(|source| CommandError::NotNoted { path, source })
-    }
-
     pub(super) fn spec(&self, route: &str) -> Result<RouteSpec, CommandError> {
         let routes = self.registry.routes();
         let known = || routes.specs().iter().map(|spec| spec.name.clone()).collect();
@@ -502,13 +383,10 @@ impl Keeper {
     }
 }
 
-fn tell_unreadable(shelf: &Shelf, e: &io::Error) {
-    let file = shelf.state_file();
-    tracing::error!(target: "pawl::registry", "can't read {file}: {e}; it is tried again, and what was read before holds meanwhile");
-}
-
 /// Off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
