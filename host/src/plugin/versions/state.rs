@@ -206,8 +206,10 @@ impl State {
                 Policy::Canary(_) => named.extend(serving.stable),
                 Policy::Newest | Policy::Begun => named.extend(serving.fresh()),
             }
-            if let (Versions::Pin(begin), Some(state)) = (&route.versions, self.plugin(plugin)) {
-                named.extend(state.find(plugin, begin));
+            match (&route.versions, self.plugin(plugin)) {
+                (Versions::Pin(begin), Some(state)) => named.extend(state.find(plugin, begin)),
+                (Versions::Canary(_), _) => named.extend(serving.stable),
+                _ => {}
             }
         }
         named

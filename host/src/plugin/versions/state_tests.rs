@@ -199,8 +199,9 @@ fn a_canary_on_trial_is_not_what_the_others_run_when_the_next_version_is_dropped
     assert_eq!(scene.contest(), Some((digest("v3"), digest("v1"))));
     // Pinned for a while.
     let routes = scene.routes();
-    scene.state.set(&routes, &routes[0], &Versions::Pin(digest("v1").to_string()), 3);
+    scene.state.set(&routes, &routes[0], &Versions::Pin(digest("v2").to_string()), 3);
     scene.drop_in("v4");
+    assert!(scene.state.named(PLUGIN, &routes).contains(&digest("v1")), "it runs again after that");
     scene.state.unset(&routes, &routes[0], 4);
     assert_eq!(scene.contest(), Some((digest("v4"), digest("v1"))));
     scene.pass("v4", "v1");
