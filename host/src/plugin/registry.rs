@@ -110,7 +110,7 @@ pub struct Status {
 /// Why a step can't have its version now.
 enum Lack {
     Absent,
-    Unloaded(Digest),
+    Unloaded(String, Digest),
     Unknown(String),
 }
 
@@ -168,20 +168,20 @@ impl Registry {
     }
 
     /// The version that a step of the workflow runs: as its route says, which see. Waits until there is one; an error is why there will
-    /// be none before somebody does something. `begun`: what [`Registry::begin`] answered when the workflow was dispatched. A call
-    /// keeps the version that it began with.
+    /// be none before somebody does something. `begun`: the plugin that the route had when the workflow was dispatched,
+    /// and what [`Registry::begin`] answered then. A call keeps the version that it began with.
     pub async fn for_step(
         &self,
         (route, plugin): (&str, &str),
         workflow: &str,
-        begun: Option<&str>,
+        begun: Option<(&str, &str)>,
     ) -> Result<Arc<Version>, String> {
         let mut generation = None;
         loop {
             match self.look_up((route, plugin), workflow, begun) {
                 Ok(version) => return Ok(version),
                 Err(Lack::Unknown(reason)) => return Err(reason),
-                Err(Lack::Unloaded(digest)) => return self.load(plugin, digest).await,
+                Err(Lack::Unloaded(plugin, digest)) => return self.load(plugin, digest).await,
                 Err(Lack::Absent) => {}
             }
             match &mut generation {
@@ -198,25 +198,30 @@ impl Registry {
         &self,
         (route, plugin): (&str, &str),
         workflow: &str,
-        begun: Option<&str>,
+        begun: Option<(&str, &str)>,
     ) -> Result<Arc<Version>, Lack> {
         let view = self.0.view.load();
-        let entry = view.plugins.get(plugin);
-        let newest = || entry.and_then(|entry| entry.version.clone()).ok_or(Lack::Absent);
+        let newest = || view.plugins.get(plugin).and_then(|entry| entry.version.clone()).ok_or(Lack::Absent);
         let Some(route) = view.routes.get(route) else { return newest() };
-        let digest = match route.serving.choose(workflow, begun) {
+        let digest = match route.serving.choose(workflow, begun.map(|(_, digest)| digest)) {
             Ok(digest) => digest,
             Err(NoChoice::Absent) => return Err(Lack::Absent),
             Err(NoChoice::Unknown(reason)) => return Err(Lack::Unknown(reason)),
         };
-        entry.and_then(|entry| entry.find(digest)).cloned().ok_or(Lack::Unloaded(digest))
+        // The route may have another plugin by now.
+        let plugin = match begun {
+            Some((of, begun)) if route.serving.policy == Policy::Begun && Digest::parse(begun) == Some(digest) => of,
+            _ => plugin,
+        };
+        let loaded = view.plugins.get(plugin).and_then(|entry| entry.find(digest)).cloned();
+        loaded.ok_or_else(|| Lack::Unloaded(plugin.to_owned(), digest))
     }
 
     /// Of a version that is kept.
-    async fn load(&self, plugin: &str, digest: Digest) -> Result<Arc<Version>, String> {
+    async fn load(&self, plugin: String, digest: Digest) -> Result<Arc<Version>, String> {
         let (answer, answered) = oneshot::channel();
         let gone = "the worker is shutting down".to_owned();
-        match self.0.asks.send(Ask::Load { plugin: plugin.to_owned(), digest, answer }).await {
+        match self.0.asks.send(Ask::Load { plugin, digest, answer }).await {
             Ok(()) => answered.await.unwrap_or(Err(gone)),
             Err(_) => Err(gone),
         }
@@ -230,6 +235,11 @@ impl Registry {
             None => entry.version.is_some(),
             Some(Serving { policy: Policy::Pin(pinned), .. }) => {
                 pinned.as_ref().is_ok_and(|pinned| entry.find(*pinned).is_some())
+            }
+            Some(Serving { policy: Policy::Canary(share), newest, stable: Some(stable), rolled_back: false })
+                if share.percent() < 100.0 =>
+            {
+                newest.is_some_and(|newest| entry.find(newest).is_some()) && entry.find(*stable).is_some()
             }
             Some(serving) => serving.fresh().is_some_and(|fresh| entry.find(fresh).is_some()),
         }

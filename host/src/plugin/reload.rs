@@ -4,7 +4,7 @@ use super::engine::Engine;
 use super::error::LoadError;
 use super::folder::{self, Content, Dropped, Found};
 use super::limits::size;
-use super::registry::{Entry, Refusal, Registry};
+use super::registry::{Ask, Entry, Refusal, Registry};
 use super::signature::TrustedKeys;
 use super::version::Version;
 use super::versions::Keeper;
@@ -13,6 +13,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 /// Of a file whose writer was not seen to finish (not every file system tells): one that stood still for this long is worth reading.
@@ -21,6 +22,15 @@ const QUIET: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Within the grain of a file system's clock two contents can have the same stamp, so what is this young is read once more.
 const GRAIN: Duration = Duration::from_secs(1);
+/// What could not be kept (the disk is full, say) is read again after this.
+const KEEP_AGAIN: Duration = Duration::from_secs(30);
+
+/// What the watcher is asked.
+pub(super) struct Asked {
+    pub(super) asks: mpsc::Receiver<Ask>,
+    /// Those who wait for a look that begins after they asked.
+    pub(super) looks: Vec<oneshot::Sender<()>>,
+}
 
 /// What is known of the folder's files, between one look and the next.
 pub(super) struct Reloader {
@@ -88,12 +98,13 @@ impl Reloader {
     }
 
     /// Loads what is ready; with `at_once`, all that is there. `finished`: the plugins whose files have just been finished. Answers when
-    /// to look again even if nothing changes.
+    /// to look again even if nothing changes, and what is asked meanwhile, but for looks.
     pub(super) async fn look(
         &mut self,
         listing: Listing,
         at_once: bool,
         finished: &HashSet<String>,
+        asked: &mut Asked,
     ) -> Option<Instant> {
         self.keeper.refresh().await;
         let files = self.tell_folder(listing)?;
@@ -110,7 +121,7 @@ impl Reloader {
             if at_once || seen.due.is_some_and(|due| due <= now) {
                 let until = seen.since + PATIENCE;
                 let patience = (!at_once && now < until).then_some(Patience { until, finished: seen.finished });
-                let due = self.read(name, file, patience).await;
+                let due = self.read(name, file, patience, asked).await;
                 if let Some(seen) = self.seen.get_mut(name) {
                     seen.due = due;
                 }
@@ -188,10 +199,17 @@ impl Reloader {
     }
 
     /// Answers when to read the file again. With `patience`, a file that may still be written is not complained about.
-    async fn read(&mut self, name: &str, file: &Found, patience: Option<Patience>) -> Option<Instant> {
+    async fn read(
+        &mut self,
+        name: &str,
+        file: &Found,
+        patience: Option<Patience>,
+        asked: &mut Asked,
+    ) -> Option<Instant> {
         let (reading, keys) = (file.clone(), self.keys.clone());
         let content = tokio::task::spawn_blocking(move || folder::read(&reading, &keys)).await;
         let again = file.is_younger_than(GRAIN).then(|| Instant::now() + GRAIN);
+        let once_kept = |kept: bool| if kept { again } else { again.or_else(|| Some(Instant::now() + KEEP_AGAIN)) };
         let entry = self.registry.entry(name);
         let (component, digest) = match content {
             Ok(Content::Whole(component, digest)) => (component, digest),
@@ -215,7 +233,7 @@ impl Reloader {
             if entry.refused.is_some() {
                 self.registry.set(name, Entry { refused: None, ..entry });
             }
-            return again;
+            return once_kept(self.keeper.keep(name, digest, component).await);
         }
         let in_use = entry.version.as_ref().filter(|version| *version.digest() == digest).cloned();
         if let Some(version) = in_use {
@@ -224,18 +242,22 @@ impl Reloader {
                 tracing::info!(target: "pawl::registry", "plugin {name}: its file is version {short} again, which is in use");
                 self.registry.set(name, Entry { refused: None, ..entry });
             }
-            if !dropped {
-                let kept = self.keeper.keeps().then_some(component);
-                self.keeper.drop_in(version, kept).await;
-            }
-            return again;
+            return once_kept(match dropped {
+                true => self.keeper.keep(name, digest, component).await,
+                false => self.keeper.drop_in(version, self.keeper.keeps().then_some(component)).await,
+            });
         }
         if entry.refused.as_ref().is_some_and(|refused| refused.lasts && refused.digest == Some(digest)) {
             return again;
         }
         let kept = self.keeper.keeps().then(|| component.clone());
-        match self.engine.load_for(name, component.bytes, digest, self.registry.routes().of_plugin(name)).await {
-            Ok(version) => self.swap(name, entry, version, kept).await,
+        let (engine, registry) = (self.engine.clone(), self.registry.clone());
+        let load = engine.load_for(name, component.bytes, digest, registry.routes().of_plugin(name));
+        let loaded = self.answer_during(load, asked).await;
+        // What was asked meanwhile may have changed it.
+        let entry = self.registry.entry(name);
+        match loaded {
+            Ok(version) => return once_kept(self.swap(name, entry, version, kept).await),
             Err(e) => {
                 if let Some(until) = patience.and_then(|patience| patience.with(&e)) {
                     return Some(until);
@@ -249,13 +271,28 @@ impl Reloader {
         again
     }
 
-    async fn swap(&mut self, name: &str, old: Entry, version: Arc<Version>, kept: Option<Dropped>) {
+    /// Awaits the work, and answers meanwhile: compiling a large component takes long, and steps, commands and verdicts wait.
+    async fn answer_during<T>(&mut self, work: impl Future<Output = T>, asked: &mut Asked) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Some(ask) = asked.asks.recv() => match ask {
+                    Ask::Look(answer) => asked.looks.push(answer),
+                    other => self.keeper.answer(other).await,
+                },
+            }
+        }
+    }
+
+    /// Answers whether its component is kept.
+    async fn swap(&mut self, name: &str, old: Entry, version: Arc<Version>, kept: Option<Dropped>) -> bool {
         let (new, bytes) = (version.digest().short(), size(version.size()));
         let made = match version.compiled_in() {
             Some(time) => format!("compiled in {} ms", time.as_millis()),
             None => "compiled before".to_owned(),
         };
-        self.keeper.drop_in(version, kept).await;
+        let kept = self.keeper.drop_in(version, kept).await;
         match old.version {
             Some(old) => {
                 let old = old.digest().short();
@@ -263,6 +300,7 @@ impl Reloader {
             }
             None => tracing::info!(target: "pawl::registry", "plugin {name}: version {new} in use ({bytes}, {made})"),
         }
+        kept
     }
 
     fn refuse(&self, name: &str, file: &Found, entry: Entry, refusal: Refusal) {

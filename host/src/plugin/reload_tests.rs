@@ -1,7 +1,8 @@
 //! When a file is read, and when one that can't be used is complained about: look by look, without a watcher.
 
 use super::folder;
-use super::reload::Reloader;
+use super::registry::Ask;
+use super::reload::{Asked, Reloader};
 use super::signature::TrustedKeys;
 use super::testing::{component, engine};
 use super::{Digest, Registry, Routes, Watch};
@@ -10,11 +11,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 use tempfile::TempDir;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 struct Folder {
     registry: Registry,
     reloader: Reloader,
+    asked: Asked,
+    asks: mpsc::Sender<Ask>,
     dir: TempDir,
     _cache: TempDir,
     /// Of a folder that never comes.
@@ -28,7 +32,9 @@ impl Folder {
         let nowhere = cache.path().join("nowhere");
         let (registry, watch) = Registry::open(engine.clone(), nowhere, Routes::default()).await.unwrap();
         let reloader = Reloader::new(engine, dir.path().to_owned(), TrustedKeys::default(), registry.clone()).await;
-        Folder { registry, reloader, dir, _cache: cache, _watch: watch }
+        let (asks, asked) = mpsc::channel(2);
+        let asked = Asked { asks: asked, looks: Vec::new() };
+        Folder { registry, reloader, asked, asks, dir, _cache: cache, _watch: watch }
     }
 
     fn path(&self) -> PathBuf {
@@ -38,7 +44,7 @@ impl Folder {
     /// One look, after whoever wrote the file was seen to finish, or not.
     async fn look(&mut self, finished: bool) -> Option<Instant> {
         let finished = HashSet::from_iter(finished.then(|| "p".to_owned()));
-        self.reloader.look(folder::list(self.dir.path()), false, &finished).await
+        self.reloader.look(folder::list(self.dir.path()), false, &finished, &mut self.asked).await
     }
 
     /// Looks as the watcher does, when the last look said so, until the file is refused.
@@ -126,4 +132,22 @@ async fn what_stays_no_component_is_refused_in_the_end() {
     fs::write(folder.path(), component("fixtures/core-module")).unwrap();
     let next = folder.look(false).await;
     assert!(folder.refusal(next).await.contains("core module"));
+}
+
+#[tokio::test]
+async fn what_is_asked_while_a_component_is_compiled_is_answered() {
+    let mut folder = Folder::empty().await;
+    let component = component("fixtures/scripted");
+    fs::write(folder.path(), &component).unwrap();
+    let (load, mut loaded) = oneshot::channel();
+    let (look, mut looked) = oneshot::channel();
+    folder.asks.try_send(Ask::Look(look)).unwrap();
+    let ask = Ask::Load { plugin: "p".to_owned(), digest: Digest::of(b"none"), answer: load };
+    folder.asks.try_send(ask).unwrap();
+    folder.look(true).await;
+    assert!(folder.uses(&component));
+    assert!(loaded.try_recv().unwrap().unwrap_err().contains("no versions are kept"));
+    // What was dropped while this look was under way is for the next.
+    assert!(looked.try_recv().is_err());
+    assert_eq!(folder.asked.looks.len(), 1);
 }

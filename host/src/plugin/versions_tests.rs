@@ -3,6 +3,7 @@
 use super::testing::{Logs, component, engine};
 use super::{Command, CommandError, Databases, Digest, Engine, Keeping, Registry, Routes, Sources, Watch};
 use crate::config::{Config, Route};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -72,7 +73,8 @@ impl Worker {
     /// What a step of the workflow would run: the digest, or the beginning of the reason.
     async fn step(&self, workflow: &str, begun: Option<u8>) -> Result<Digest, String> {
         let begun = begun.map(|n| digest(n).to_string());
-        let version = self.registry.for_step(("r", "p"), workflow, begun.as_deref()).await;
+        let begun = begun.as_deref().map(|digest| ("p", digest));
+        let version = self.registry.for_step(("r", "p"), workflow, begun).await;
         version.map(|version| *version.digest())
     }
 
@@ -237,8 +239,73 @@ async fn a_workflow_keeps_the_version_that_it_began_with() {
     assert_eq!((first, second), (Ok(digest(1)), Ok(digest(1))));
     scene.drop_in(&worker, 3).await;
     assert_eq!(worker.step("r/a", Some(1)).await, Ok(digest(1)));
+    // What was loaded stays so, whether or not it can be loaded again.
     fs::remove_file(scene.kept(2)).unwrap();
+    assert_eq!(worker.step("r/c", Some(2)).await, Ok(digest(2)));
+    worker.stop().await;
+    let worker = scene.start().await;
     assert!(worker.step("r/c", Some(2)).await.unwrap_err().contains("is gone"));
+    scene.drop_in(&worker, 2).await;
+    assert_eq!(worker.step("r/c", Some(2)).await, Ok(digest(2)));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_workflow_keeps_its_version_when_the_route_is_given_another_plugin() {
+    let mut scene = Scene::new("begun");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    worker.stop().await;
+    scene.route.plugin = "q".to_owned();
+    fs::remove_file(scene.file()).unwrap();
+    fs::write(scene.file().with_file_name("q.wasm"), version(2)).unwrap();
+    let worker = scene.start().await;
+    // Reads the folder whole.
+    worker.watch.look().await;
+    let step = async |of: &'static str, begun: u8| {
+        let begun = digest(begun).to_string();
+        let version = worker.registry.for_step(("r", "q"), "r/a", Some((of, &begun))).await?;
+        Ok::<_, String>((version.name().to_owned(), *version.digest()))
+    };
+    assert_eq!(step("p", 1).await, Ok(("p".to_owned(), digest(1))));
+    assert_eq!(step("q", 2).await, Ok(("q".to_owned(), digest(2))));
+    let reason = step("p", 3).await.unwrap_err();
+    assert!(reason.contains("of plugin `p`") && reason.contains("is gone"), "{reason}");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn only_so_many_versions_stay_loaded_for_workflows_that_keep_them() {
+    let scene = Scene::new("begun");
+    let worker = scene.start_keeping(Keeping { dir: Some(scene.versions()), keep: 2, rest: Duration::ZERO }).await;
+    for n in 1..=3 {
+        scene.drop_in(&worker, n).await;
+    }
+    for n in 1..=2 {
+        fs::remove_file(scene.kept(n)).unwrap();
+    }
+    assert_eq!(worker.step("r/a", Some(2)).await, Ok(digest(2)));
+    assert!(worker.step("r/a", Some(1)).await.unwrap_err().contains("is gone"));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_kept_stays_loaded_for_workflows_that_keep_it_and_is_kept_when_it_can_be() {
+    let scene = Scene::new("begun");
+    fs::create_dir(scene.versions()).unwrap();
+    // In the way of the folder of the plugin.
+    fs::write(scene.versions().join("p"), "").unwrap();
+    let worker = scene.start_keeping(Keeping { dir: Some(scene.versions()), keep: 1, rest: Duration::ZERO }).await;
+    for n in 1..=3 {
+        scene.drop_in(&worker, n).await;
+    }
+    assert_eq!(worker.step("r/a", Some(1)).await, Ok(digest(1)));
+    assert_eq!(worker.step("r/a", Some(2)).await, Ok(digest(2)));
+    fs::remove_file(scene.versions().join("p")).unwrap();
+    // The file is read again.
+    worker.watch.look().await;
+    assert!(scene.kept(3).exists());
+    assert!(worker.registry.report().versions.iter().any(|row| row.digest == digest(3) && row.since_ms.is_some()));
     worker.stop().await;
 }
 
@@ -291,6 +358,32 @@ async fn a_canary_that_fails_more_goes_back_by_itself_and_the_next_drop_begins_a
 }
 
 #[tokio::test]
+async fn the_next_version_goes_beside_a_canary_that_was_found_to_stay() {
+    let scene = Scene::new("canary:50%");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    scene.drop_in(&worker, 2).await;
+    let runs = async |worker: &Worker| {
+        let mut runs = BTreeSet::new();
+        for n in 0..50 {
+            runs.insert(worker.step(&format!("r/{n}"), None).await.unwrap());
+        }
+        runs
+    };
+    scene.drop_in(&worker, 3).await;
+    assert_eq!(runs(&worker).await, BTreeSet::from([digest(1), digest(3)]), "the second was on trial");
+    for n in [1, 3] {
+        (0..20).for_each(|_| worker.registry.count("r", &digest(n), false));
+    }
+    worker.watch.look().await;
+    worker.stop().await;
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 4).await;
+    assert_eq!(runs(&worker).await, BTreeSet::from([digest(3), digest(4)]));
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn any_swap_goes_back_where_the_route_says_so() {
     let mut scene = Scene::new("newest");
     scene.route.roll_back.swaps = true;
@@ -310,6 +403,32 @@ async fn any_swap_goes_back_where_the_route_says_so() {
 }
 
 #[tokio::test]
+async fn what_lies_in_the_folder_is_kept_anew_with_its_signature() {
+    let mut scene = Scene::new("newest");
+    scene.route.versions = format!("pin:{}", digest(2).short()).parse().unwrap();
+    let worker = scene.start().await;
+    let (beside, kept) = (scene.file().with_file_name("p.wasm.minisig"), scene.kept(2).with_extension("wasm.minisig"));
+    fs::write(&beside, "first").unwrap();
+    scene.drop_in(&worker, 1).await;
+    scene.drop_in(&worker, 2).await;
+    assert_eq!(fs::read(&kept).unwrap(), b"first");
+    fs::write(&beside, "second").unwrap();
+    worker.watch.look().await;
+    assert_eq!(fs::read(&kept).unwrap(), b"second");
+    // In use is another one.
+    worker.use_version(1).await;
+    worker.stop().await;
+    fs::write(scene.kept(2), "damaged").unwrap();
+    fs::rename(scene.file(), scene.root.path().join("aside")).unwrap();
+    let worker = scene.start().await;
+    assert!(!worker.registry.is_ready("r", "p"));
+    scene.drop_in(&worker, 2).await;
+    worker.runs(2).await;
+    assert_eq!(worker.registry.current("p").map(|version| *version.digest()), Some(digest(1)));
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn another_worker_of_the_folder_follows() {
     let scene = Scene::new("newest");
     let (first, second) = (scene.start().await, scene.start().await);
@@ -324,6 +443,79 @@ async fn another_worker_of_the_folder_follows() {
     first.runs(1).await;
     first.stop().await;
     second.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_takes_over_what_another_worker_changed_before() {
+    let scene = Scene::new("newest");
+    let (first, second) = (scene.start().await, scene.start().await);
+    for n in 1..=2 {
+        fs::write(scene.file().with_file_name("q.wasm"), version(n)).unwrap();
+        scene.drop_in(&first, n).await;
+    }
+    second.watch.look().await;
+    first.pin(1).await;
+    // Of another plugin, before the second has looked.
+    second.command(Command::Use { plugin: "q".to_owned(), digest: digest(1).short() }).await;
+    second.runs(1).await;
+    second.watch.look().await;
+    second.runs(1).await;
+    first.watch.look().await;
+    assert_eq!(first.registry.current("q").map(|version| *version.digest()), Some(digest(1)));
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_drop_that_could_not_be_noted_is_noted_later() {
+    let scene = Scene::new("newest");
+    let worker = scene.start().await;
+    for n in 1..=2 {
+        fs::write(scene.file().with_file_name("q.wasm"), version(n)).unwrap();
+        worker.watch.look().await;
+    }
+    scene.drop_in(&worker, 1).await;
+    worker.pin(1).await;
+    let (state, aside) = (scene.versions().join("state.json"), scene.root.path().join("aside"));
+    fs::rename(&state, &aside).unwrap();
+    fs::create_dir(&state).unwrap();
+    scene.drop_in(&worker, 2).await;
+    let newest = |worker: &Worker| worker.registry.current("p").map(|version| *version.digest());
+    assert_eq!(newest(&worker), Some(digest(2)));
+    // What was set before holds meanwhile.
+    worker.runs(1).await;
+    worker.fails(Command::Unpin { route: "r".to_owned() }, "can't note it").await;
+    fs::remove_dir(&state).unwrap();
+    fs::rename(&aside, &state).unwrap();
+    worker.command(Command::Use { plugin: "q".to_owned(), digest: digest(1).short() }).await;
+    assert_eq!(newest(&worker), Some(digest(2)));
+    worker.watch.look().await;
+    assert_eq!(newest(&worker), Some(digest(2)));
+    worker.stop().await;
+    let worker = scene.start().await;
+    worker.runs(1).await;
+    worker.command(rollback("p")).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_canary_goes_on_as_it_should_where_a_worker_without_the_route_notes_the_drop() {
+    let mut scene = Scene::new("canary:50%");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    worker.stop().await;
+    scene.route.name = "elsewhere".to_owned();
+    let other = scene.start().await;
+    scene.drop_in(&other, 2).await;
+    scene.route.name = "r".to_owned();
+    let worker = scene.start().await;
+    let mut runs = BTreeSet::new();
+    for n in 0..50 {
+        runs.insert(worker.step(&format!("r/{n}"), None).await.unwrap());
+    }
+    assert_eq!(runs, BTreeSet::from([digest(1), digest(2)]));
+    worker.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]
@@ -346,6 +538,55 @@ async fn what_is_wrong_with_a_command_is_said_and_nothing_changes() {
     worker.stop().await;
     let error = registry.command(rollback("r")).await.unwrap_err();
     assert!(matches!(error, CommandError::ShuttingDown), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_command_would_run_beside_the_newest_must_be_there() {
+    let mut scene = Scene::new("newest");
+    scene.route.versions = format!("pin:{}", digest(1).short()).parse().unwrap();
+    let worker = scene.start().await;
+    for n in 1..=3 {
+        scene.drop_in(&worker, n).await;
+    }
+    worker.pin(3).await;
+    worker.stop().await;
+    let aside = scene.root.path().join("aside");
+    for n in 1..=2 {
+        fs::rename(scene.kept(n), aside.with_extension(n.to_string())).unwrap();
+    }
+    let worker = scene.start().await;
+    let route = || "r".to_owned();
+    worker.fails(Command::Unpin { route: route() }, "is gone").await;
+    worker.runs(3).await;
+    worker.fails(Command::Canary { route: route(), percent: 50.0 }, "is gone").await;
+    worker.runs(3).await;
+    fs::rename(aside.with_extension("2"), scene.kept(2)).unwrap();
+    let said = worker.command(Command::Canary { route: route(), percent: 50.0 }).await;
+    assert!(said.contains(&digest(2).short()), "{said}");
+    assert!(worker.registry.is_ready("r", "p"));
+    fs::rename(aside.with_extension("1"), scene.kept(1)).unwrap();
+    worker.command(Command::Unpin { route: route() }).await;
+    worker.runs(1).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_canary_takes_no_message_before_both_versions_are_there() {
+    let scene = Scene::new("canary:50%");
+    let worker = scene.start().await;
+    scene.drop_in(&worker, 1).await;
+    scene.drop_in(&worker, 2).await;
+    assert!(worker.registry.is_ready("r", "p"));
+    worker.stop().await;
+    let bytes = fs::read(scene.kept(1)).unwrap();
+    fs::remove_file(scene.kept(1)).unwrap();
+    let worker = scene.start().await;
+    assert!(!worker.registry.is_ready("r", "p"));
+    worker.stop().await;
+    fs::write(scene.kept(1), bytes).unwrap();
+    let worker = scene.start().await;
+    assert!(worker.registry.is_ready("r", "p"));
+    worker.stop().await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use super::error::RegistryError;
 use super::folder::{self, plugin_name};
 use super::oci::Puller;
 use super::registry::{Ask, Registry};
-use super::reload::{Listing, Reloader};
+use super::reload::{Asked, Listing, Reloader};
 use super::signature::TrustedKeys;
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -94,7 +94,8 @@ pub(super) async fn start(
     let (eyes, listing) = eyes.look(dir.clone()).await.map_err(|e| unreadable(std::io::Error::other(e)))?;
     let listing = listing.map_err(unreadable)?;
     let mut reloader = Reloader::new(engine, dir.clone(), keys, registry).await;
-    let next = reloader.look(Ok(listing), false, &HashSet::new()).await;
+    let mut asked = Asked { asks: asked, looks: Vec::new() };
+    let next = reloader.look(Ok(listing), false, &HashSet::new(), &mut asked).await;
 
     let stop = CancellationToken::new();
     let task = tokio::spawn(watch(eyes, dir, reloader, next, stop.clone(), asked));
@@ -107,15 +108,16 @@ async fn watch(
     mut reloader: Reloader,
     mut next: Option<Instant>,
     stop: CancellationToken,
-    mut asked: mpsc::Receiver<Ask>,
+    mut asked: Asked,
 ) {
     // Not from the last question: who asks all the time must not keep the folder from being looked at.
     let mut rescan = Instant::now() + RESCAN;
     loop {
-        let mut answer = None;
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
+            // Asked for during the last one.
+            () = std::future::ready(()), if !asked.looks.is_empty() => {}
             () = tokio::time::sleep_until(next.map_or(rescan, |next| next.min(rescan))) => {}
             () = eyes.told.finished.notified() => {}
             () = eyes.told.changed.notified() => {
@@ -125,8 +127,8 @@ async fn watch(
                     () = tokio::time::sleep(BURST) => {}
                 }
             }
-            Some(asked) = asked.recv() => match asked {
-                Ask::Look(asked) => answer = Some(asked),
+            Some(ask) = asked.asks.recv() => match ask {
+                Ask::Look(answer) => asked.looks.push(answer),
                 other => {
                     reloader.keeper().answer(other).await;
                     continue;
@@ -134,6 +136,7 @@ async fn watch(
             },
         }
         rescan = Instant::now() + RESCAN;
+        let looks = std::mem::take(&mut asked.looks);
         // Before the folder is listed: a file that is written again after that is told again.
         let finished = eyes.told.take();
         let listing;
@@ -144,8 +147,8 @@ async fn watch(
                 return;
             }
         };
-        next = reloader.look(listing, answer.is_some(), &finished).await;
-        if let Some(answer) = answer {
+        next = reloader.look(listing, !looks.is_empty(), &finished, &mut asked).await;
+        for answer in looks {
             let _ = answer.send(());
         }
     }

@@ -79,6 +79,7 @@ impl Dispatch for Dispatcher {
             message_id,
             created_ms: now_ms(),
             message,
+            plugin: version.is_some().then(|| route.plugin.clone()),
             version,
             stillborn,
             link: None,

@@ -29,6 +29,7 @@ fn start() -> Start {
             headers: Vec::new(),
         },
         version: None,
+        plugin: None,
         stillborn: None,
         link: None,
     }
@@ -119,4 +120,12 @@ fn extreme_times_do_not_overflow() {
     let again = Ok(Outcome::Again { state: None, delay_ms: u64::MAX, events: vec![] });
     let next = decide(again, &start(), &Position::default(), &route, u64::MAX, 0.5);
     assert_eq!(next, Next::Again { state: None, delay_ms: 0, events: vec![] });
+}
+
+#[test]
+fn a_start_that_was_stored_before_plugins_were_noted_is_read() {
+    let start = Start { version: Some("0".repeat(64)), ..start() };
+    let mut stored = serde_json::to_value(Start { plugin: Some("p".to_owned()), ..start.clone() }).unwrap();
+    assert_eq!(stored.as_object_mut().unwrap().remove("plugin"), Some("p".into()));
+    assert_eq!(serde_json::from_value::<Start>(stored).unwrap(), start);
 }

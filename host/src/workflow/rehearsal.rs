@@ -72,6 +72,7 @@ impl Rehearsal<'_> {
             created_ms: 0,
             message,
             version: None,
+            plugin: None,
             stillborn: None,
             link: None,
         };

@@ -25,6 +25,9 @@ pub struct Start {
     /// The version of the plugin (its digest) that the workflow keeps, on a route that says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The plugin that this is a version of, which the route had then; absent in what was dispatched before this was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
     /// Why the message goes to the dead letters without a step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stillborn: Option<String>,

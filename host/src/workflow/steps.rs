@@ -154,7 +154,10 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         reached_in("step.after-call", &self.start.workflow);
         let at_ms = now_ms();
         let next = self.decide(reply.result, route, at_ms);
-        self.deps.plugins.count(&route.name, version.digest(), next.is_failure());
+        // Once a step: what fails again and again would weigh as much as so many steps.
+        if self.position.attempt == 0 {
+            self.deps.plugins.count(&route.name, version.digest(), next.is_failure());
+        }
         let intent = self.intend(&next, route).await;
         Ok(StepRecord { next, digest: Some(digest), ran_us: reply.ran.as_micros() as u64, at_ms, intent })
     }
@@ -173,7 +176,8 @@ impl CallStep {
     /// The version that the step runs, or why it has to wait for one.
     async fn version(&self, route: &Route) -> std::result::Result<Arc<Version>, String> {
         let (names, start) = ((route.name.as_str(), route.plugin.as_str()), &self.start);
-        let version = self.deps.plugins.for_step(names, &start.workflow, start.version.as_deref());
+        let begun = start.version.as_deref().map(|version| (start.plugin.as_deref().unwrap_or(&route.plugin), version));
+        let version = self.deps.plugins.for_step(names, &start.workflow, begun);
         let waited = tokio::time::timeout(PLUGIN_WAIT, version).await;
         waited.unwrap_or_else(|_| match self.deps.plugins.current(&route.plugin) {
             Some(_) => {

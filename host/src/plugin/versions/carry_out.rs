@@ -3,7 +3,7 @@
 use super::choice::{Policy, Serving};
 use super::command::{Command, CommandError};
 use super::keeper::{Keeper, now_ms};
-use super::state::RouteSpec;
+use super::state::{RouteSpec, State};
 use crate::config::{Share, Versions};
 use crate::plugin::{Digest, Version};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Keeper {
         self.change(move |state| state.put_in_use(&specs, &name, digest, now)).await?;
         self.there.insert(plugin.to_owned());
         self.publish(plugin, Some(version)).await;
-        Ok(format!("plugin {plugin}: version {} is in use{}", digest.short(), self.pinned_beside(plugin, digest)))
+        Ok(format!("plugin {plugin}: version {} is in use{}", digest.short(), self.left_beside(plugin, digest)))
     }
 
     async fn pin(&mut self, route: &str, begin: &str) -> Result<String, CommandError> {
@@ -44,7 +44,9 @@ impl Keeper {
         let spec = self.spec(route)?;
         let share = Share::of(percent).ok_or(CommandError::NoShare { percent })?;
         let (specs, now, changed) = (self.specs(), now_ms(), spec.clone());
-        self.change(move |state| state.begin_canary(&specs, &changed, share, now)).await?;
+        let change = move |state: &mut State| state.begin_canary(&specs, &changed, share, now);
+        self.load_for(&spec, &change).await?;
+        self.change(change).await?;
         self.publish(&spec.plugin, None).await;
         let Serving { newest, stable, .. } = self.state.serving(&spec);
         Ok(match (newest, stable) {
@@ -65,7 +67,9 @@ impl Keeper {
     async fn unpin(&mut self, route: &str) -> Result<String, CommandError> {
         let spec = self.spec(route)?;
         let (specs, now, changed) = (self.specs(), now_ms(), spec.clone());
-        self.change(move |state| state.unset(&specs, &changed, now)).await?;
+        let change = move |state: &mut State| state.unset(&specs, &changed, now);
+        self.load_for(&spec, &change).await?;
+        self.change(change).await?;
         self.publish(&spec.plugin, None).await;
         Ok(format!("route {route}: versions = \"{}\", as pawl.toml says", spec.versions))
     }
@@ -90,7 +94,7 @@ impl Keeper {
         self.change(move |state| state.roll_back_plugin(&specs, &name, now)).await??;
         self.there.insert(plugin.to_owned());
         self.publish(plugin, Some(version)).await;
-        Ok(format!("plugin {plugin}: back to version {}{}", before.short(), self.pinned_beside(plugin, before)))
+        Ok(format!("plugin {plugin}: back to version {}{}", before.short(), self.left_beside(plugin, before)))
     }
 
     async fn roll_back_route(&mut self, spec: RouteSpec) -> Result<String, CommandError> {
@@ -103,18 +107,38 @@ impl Keeper {
         Ok(format!("route {name}: back to version {} of plugin {plugin}", before.short()))
     }
 
-    /// What the user should know who changes a plugin: the routes that do not follow.
-    fn pinned_beside(&self, plugin: &str, digest: Digest) -> String {
-        let pinned = |spec: &&RouteSpec| match self.state.serving(spec).policy {
-            Policy::Pin(pinned) => spec.plugin == plugin && pinned != Ok(digest),
-            _ => false,
-        };
-        let names: Vec<&str> =
-            self.registry.routes().specs().iter().filter(pinned).map(|spec| spec.name.as_str()).collect();
-        match names.as_slice() {
-            [] => String::new(),
-            names => format!("; not on what is pinned to another: {}", names.join(", ")),
+    /// What the user should know who changes a plugin: the routes that do not follow, or not with all workflows.
+    fn left_beside(&self, plugin: &str, digest: Digest) -> String {
+        let (mut pinned, mut begun) = (Vec::new(), Vec::new());
+        for spec in self.registry.routes().specs().iter().filter(|spec| spec.plugin == plugin) {
+            match self.state.serving(spec).policy {
+                Policy::Pin(other) if other != Ok(digest) => pinned.push(spec.name.as_str()),
+                Policy::Begun => begun.push(spec.name.as_str()),
+                _ => {}
+            }
         }
+        let told = |names: &[&str], text: &str| match names {
+            [] => String::new(),
+            names => format!("; {text}: {}", names.join(", ")),
+        };
+        told(&pinned, "not on what is pinned to another")
+            + &told(&begun, "not in workflows that keep what they began with")
+    }
+
+    /// Loads what the route would run beside the newest version after the change, so that what can't run is not chosen.
+    async fn load_for(&mut self, spec: &RouteSpec, change: impl Fn(&mut State)) -> Result<(), CommandError> {
+        let mut after = State::clone(&self.state);
+        change(&mut after);
+        let Serving { policy, newest, stable, rolled_back } = after.serving(spec);
+        let beside = match policy {
+            Policy::Pin(pinned) => Some(pinned.map_err(|reason| CommandError::Unloadable { reason })?),
+            Policy::Canary(share) if rolled_back || stable != newest && share.percent() < 100.0 => stable,
+            _ => None,
+        };
+        if let Some(digest) = beside {
+            self.loaded(&spec.plugin, digest).await?;
+        }
+        Ok(())
     }
 
     /// The kept version whose digest begins so, loaded.

@@ -2,31 +2,50 @@
 
 use super::choice::{Policy, Serving};
 use super::command::CommandError;
+use super::following::{Unnoted, tell_unreadable};
 use super::kept::{Shelf, Stamp};
 use super::state::{PluginState, RouteSpec, State};
 use super::trial::{Verdict, judge};
+use crate::config::Versions;
 use crate::plugin::folder::Dropped;
 use crate::plugin::registry::{Ask, Entry, Registry};
 use crate::plugin::signature::TrustedKeys;
 use crate::plugin::{Counts, Digest, Engine, Version};
-use std::collections::{BTreeSet, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// What could not be loaded is not read again for a step before this.
+const FAILED: Duration = Duration::from_secs(5);
 
 /// The versions of all plugins, as the watcher has them.
 pub struct Keeper {
     engine: Engine,
     keys: TrustedKeys,
     pub(super) registry: Registry,
-    shelf: Shelf,
-    /// As it was last stored.
+    pub(super) shelf: Shelf,
+    /// As it was last stored, with what could not be stored.
     pub(super) state: Arc<State>,
-    stamp: Stamp,
+    /// As it was last stored.
+    pub(super) stored: State,
+    pub(super) stamp: Stamp,
+    /// Drops that could not be stored yet, the oldest first: made again with each change until they are.
+    pub(super) unnoted: Vec<Unnoted>,
+    /// What others stored and is not handed to the calls yet: the state here before, and theirs.
+    pub(super) theirs: Option<(Arc<State>, Arc<State>)>,
     /// Plugins whose newest version is to run: what was dropped last lay in the folder since the worker began, or a command said so.
     pub(super) there: HashSet<String>,
+    /// Whether the stored state could not be read when it was last tried, so that it is told once.
+    pub(super) unreadable: bool,
+    /// Versions whose files could not be kept: what a workflow keeps of them is in memory only.
+    unkept: HashSet<(String, Digest)>,
     /// Versions that could not be loaded, so that each is told of once.
     lost: HashSet<(String, Digest)>,
+    /// Those that steps asked for, when and why not: many workflows may ask for the same one, again and again.
+    failed: HashMap<(String, Digest), (Instant, String)>,
 }
 
 impl Keeper {
@@ -35,13 +54,31 @@ impl Keeper {
         let keeping = registry.keeping().clone();
         let opened = blocking(move || {
             let shelf = Shelf::open(&keeping);
-            let (state, stamp) = shelf.read();
-            Ok((shelf, state, stamp))
+            let read = shelf.read();
+            Ok((shelf, read))
         });
         // What breaks off is a panic: then it goes on without.
-        let (shelf, state, stamp) = opened.await.unwrap_or_else(|_| (Shelf::nothing(), State::default(), None));
-        let (there, lost) = Default::default();
-        let mut keeper = Keeper { engine, keys, registry, shelf, state: Arc::new(state), stamp, there, lost };
+        let (shelf, read) = opened.await.unwrap_or_else(|_| (Shelf::nothing(), Ok(Default::default())));
+        // What can't be read now is read when it can be.
+        let unreadable = read.as_ref().err().map(|e| tell_unreadable(&shelf, e)).is_some();
+        let (state, stamp) = read.unwrap_or_default();
+        let mut keeper = Keeper {
+            engine,
+            keys,
+            registry,
+            shelf,
+            state: Arc::new(state.clone()),
+            stored: state,
+            stamp,
+            unnoted: Vec::new(),
+            theirs: None,
+            there: HashSet::new(),
+            unreadable,
+            unkept: HashSet::new(),
+            lost: HashSet::new(),
+            failed: HashMap::new(),
+        };
+        keeper.catch_up().await;
         keeper.publish_all().await;
         keeper
     }
@@ -66,61 +103,63 @@ impl Keeper {
         self.shelf.keeps()
     }
 
-    /// A version that fits lies in the folder.
-    pub async fn drop_in(&mut self, version: Arc<Version>, dropped: Option<Dropped>) {
+    /// A version that fits lies in the folder. Answers whether its component is kept as it should be.
+    pub async fn drop_in(&mut self, version: Arc<Version>, dropped: Option<Dropped>) -> bool {
         let (plugin, digest) = (version.name().to_owned(), *version.digest());
-        let kept = match dropped {
-            Some(dropped) => {
-                let (shelf, plugin) = (self.shelf.clone(), plugin.clone());
-                blocking(move || Ok(shelf.keep(&plugin, digest, &dropped))).await.unwrap_or(false)
-            }
-            None => false,
-        };
+        let kept = self.shelve(&plugin, digest, dropped).await;
         self.there.insert(plugin.clone());
         self.lost.remove(&(plugin.clone(), digest));
-        let (specs, name, now) = (self.specs(), plugin.clone(), now_ms());
-        let noted = self.update(move |state| state.drop_in(&specs, &name, digest, kept, now)).await;
-        if let Err(e) = noted {
-            let file = self.shelf.state_file();
-            tracing::warn!(
-                target: "pawl::registry",
-                "plugin {plugin}: can't note in {file} that version {} is in use: {e}; a restart may begin with another",
-                digest.short()
-            );
-            let mut state = State::clone(&self.state);
-            state.drop_in(&self.specs(), &plugin, digest, kept, now);
-            self.state = Arc::new(state);
-        }
+        self.failed.remove(&(plugin.clone(), digest));
+        self.note(&plugin, digest, kept).await;
         let entry = self.registry.entry(&plugin);
         if entry.refused.is_some() {
             self.registry.set(&plugin, Entry { refused: None, ..entry });
         }
         self.publish(&plugin, Some(version)).await;
+        kept || !self.shelf.keeps()
     }
 
-    /// Takes over what another worker has stored.
-    pub async fn refresh(&mut self) {
+    /// What was dropped before lies in the folder: has it kept if it could not be then, or has another signature since. Answers whether it
+    /// is kept as it should be.
+    pub async fn keep(&mut self, plugin: &str, digest: Digest, dropped: Dropped) -> bool {
         if !self.shelf.keeps() {
-            return;
+            return true;
         }
-        let (shelf, known) = (self.shelf.clone(), self.stamp);
-        let read = blocking(move || Ok((shelf.stamp() != known).then(|| shelf.read())));
-        let Ok(Some((state, stamp))) = read.await else { return };
-        self.stamp = stamp;
-        if state == *self.state {
-            return;
+        if !self.shelve(plugin, digest, Some(dropped)).await {
+            return false;
         }
-        let before = std::mem::replace(&mut self.state, Arc::new(state));
-        self.publish_all().await;
-        for (plugin, after) in &self.state.plugins {
-            let newest = |state: &PluginState| state.newest();
-            if let Some(digest) = newest(after)
-                && before.plugins.get(plugin).and_then(newest) != Some(digest)
-            {
-                let short = digest.short();
-                tracing::info!(target: "pawl::registry", "plugin {plugin}: version {short} in use, as in another worker of this folder");
-            }
+        let of = (plugin.to_owned(), digest);
+        self.failed.remove(&of);
+        let was_lost = self.lost.remove(&of);
+        let known = self.state.plugins.get(plugin).is_some_and(|state| state.kept.contains_key(&digest));
+        let (specs, now) = (self.specs(), now_ms());
+        let noted = known || self.update(move |state| state.keep(&specs, &of.0, digest, now)).await.is_ok();
+        if was_lost || !known {
+            self.publish(plugin, None).await;
         }
+        noted
+    }
+
+    /// Answers whether the component is kept. That it can't be is told once.
+    async fn shelve(&mut self, plugin: &str, digest: Digest, dropped: Option<Dropped>) -> bool {
+        let (shelf, name, of) = (self.shelf.clone(), plugin.to_owned(), (plugin.to_owned(), digest));
+        let shelved = match dropped {
+            Some(dropped) => blocking(move || shelf.keep(&name, digest, &dropped)).await,
+            None => Ok(false),
+        };
+        if let Ok(true) = shelved {
+            self.unkept.remove(&of);
+            return true;
+        }
+        let news = self.unkept.insert(of);
+        if let (Err(e), true) = (shelved, news) {
+            let (short, path) = (digest.short(), self.shelf.path(plugin, digest));
+            tracing::warn!(
+                target: "pawl::registry",
+                "plugin {plugin}: can't keep version {short} in {path}: {e}; it runs, but can't be gone back to; it is tried again"
+            );
+        }
+        false
     }
 
     /// Answers everything but [`Ask::Look`].
@@ -128,11 +167,23 @@ impl Keeper {
         // Who asked may have gone: then nobody wants the answer.
         match ask {
             Ask::Look(answer) => drop(answer),
-            Ask::Load { plugin, digest, answer } => drop(answer.send(self.load_for_step(&plugin, digest).await)),
+            Ask::Load { plugin, digest, answer } => {
+                drop(answer.send(self.load_unless_failed(&plugin, digest).await));
+            }
             Ask::Command { command, answer } => drop(answer.send(self.carry_out(command).await)),
             Ask::Judge { route } => self.judge(&route).await,
             Ask::Forget { plugin, digest, answer } => drop(answer.send(self.forget(plugin, digest).await)),
         }
+    }
+
+    async fn load_unless_failed(&mut self, plugin: &str, digest: Digest) -> Result<Arc<Version>, String> {
+        self.failed.retain(|_, (at, _)| at.elapsed() < FAILED);
+        let of = (plugin.to_owned(), digest);
+        if let Some((_, reason)) = self.failed.get(&of) {
+            return Err(reason.clone());
+        }
+        let loaded = self.load_for_step(plugin, digest).await;
+        loaded.inspect_err(|reason| drop(self.failed.insert(of, (Instant::now(), reason.clone()))))
     }
 
     pub(super) async fn load_for_step(&mut self, plugin: &str, digest: Digest) -> Result<Arc<Version>, String> {
@@ -180,6 +231,11 @@ impl Keeper {
         match judge(new_counts, old_counts, &spec.roll_back) {
             Verdict::Open => trial.reopen(),
             Verdict::Stays => {
+                let changed = spec.clone();
+                if let Err(e) = self.change(move |state| state.pass(&changed, new, old)).await {
+                    tracing::warn!(target: "pawl::registry", "route {route}: that version {} stays is not noted: {e}", new.short());
+                }
+                self.publish(&spec.plugin, None).await;
                 tracing::info!(target: "pawl::registry", "route {route}: {new_told}, {old_told}: the new one stays");
             }
             Verdict::Worse => {
@@ -215,6 +271,7 @@ impl Keeper {
         if !forgotten.await.unwrap_or(false) {
             return false;
         }
+        self.unkept.remove(&(plugin.clone(), digest));
         self.publish(&plugin, None).await;
         let (shelf, name) = (self.shelf.clone(), plugin.clone());
         match blocking(move || shelf.remove(&name, digest)).await {
@@ -232,8 +289,14 @@ impl Keeper {
         true
     }
 
-    /// Loads what the state names of a plugin and hands it to the calls.
+    /// Hands a plugin whose state has changed to the calls, and the others too if somebody else has changed them meanwhile.
     pub(super) async fn publish(&mut self, plugin: &str, fresh: Option<Arc<Version>>) {
+        self.publish_one(plugin, fresh).await;
+        self.take_over().await;
+    }
+
+    /// Loads what the state names of a plugin and hands it to the calls.
+    async fn publish_one(&mut self, plugin: &str, fresh: Option<Arc<Version>>) {
         let Entry { version, others, refused } = self.registry.entry(plugin);
         let mut pool: Vec<Arc<Version>> = version.into_iter().chain(others).chain(fresh).collect();
         let serving = self.serving(plugin);
@@ -261,6 +324,9 @@ impl Keeper {
                 Err(_) => {}
             }
         }
+        if serving.iter().any(|(spec, serving)| Versions::Begun == spec.versions || serving.policy == Policy::Begun) {
+            wanted.extend(self.held(plugin, &pool));
+        }
         let mut entry = Entry { version: None, others: Vec::new(), refused };
         for version in pool {
             if newest == Some(*version.digest()) {
@@ -272,11 +338,24 @@ impl Keeper {
         self.registry.publish(plugin, entry, serving, self.state.clone());
     }
 
-    async fn publish_all(&mut self) {
+    /// Of what is loaded what workflows may go on with: the youngest, and what can't be loaded again.
+    fn held(&self, plugin: &str, pool: &[Arc<Version>]) -> BTreeSet<Digest> {
+        let kept = self.state.plugins.get(plugin).map(|state| &state.kept);
+        let since = |digest: &Digest| Some(kept?.get(digest)?.since_ms);
+        let loaded: BTreeSet<Digest> = pool.iter().map(|version| *version.digest()).collect();
+        let mut young: Vec<(u64, Digest)> =
+            loaded.iter().filter_map(|digest| Some((since(digest)?, *digest))).collect();
+        young.sort_unstable_by_key(|young| Reverse(*young));
+        let young = young.into_iter().take(self.registry.keeping().keep).map(|(_, digest)| digest);
+        let unkept = loaded.iter().filter(|digest| self.unkept.contains(&(plugin.to_owned(), **digest)));
+        young.chain(unkept.copied()).collect()
+    }
+
+    pub(super) async fn publish_all(&mut self) {
         let routes = self.registry.routes().specs().iter().map(|spec| spec.plugin.clone());
         let plugins: BTreeSet<String> = self.state.plugins.keys().cloned().chain(routes).collect();
         for plugin in plugins {
-            self.publish(&plugin, None).await;
+            self.publish_one(&plugin, None).await;
         }
     }
 
@@ -292,25 +371,6 @@ impl Keeper {
         specs.map(|spec| (spec.clone(), Serving { newest, ..self.state.serving(spec) })).collect()
     }
 
-    /// Changes the state where it is stored, and here.
-    async fn update<T: Send + 'static>(
-        &mut self,
-        change: impl FnOnce(&mut State) -> T + Send + 'static,
-    ) -> io::Result<T> {
-        let (shelf, state) = (self.shelf.clone(), State::clone(&self.state));
-        let (done, state, stamp) = blocking(move || shelf.update(state, change)).await?;
-        (self.state, self.stamp) = (Arc::new(state), stamp);
-        Ok(done)
-    }
-
-    pub(super) async fn change<T: Send + 'static>(
-        &mut self,
-        change: impl FnOnce(&mut State) -> T + Send + 'static,
-    ) -> Result<T, CommandError> {
-        let path = self.shelf.state_file();
-        self.update(change).await.map_err(|source| CommandError::NotNoted { path, source })
-    }
-
     pub(super) fn spec(&self, route: &str) -> Result<RouteSpec, CommandError> {
         let routes = self.registry.routes();
         let known = || routes.specs().iter().map(|spec| spec.name.clone()).collect();
@@ -324,7 +384,9 @@ impl Keeper {
 }
 
 /// Off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 

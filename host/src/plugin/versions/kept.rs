@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 const STATE: &str = "state.json";
+const DAMAGED: &str = "state.json.damaged";
 const LOCK: &str = "state.lock";
 const EXTENSION: &str = "wasm";
 
@@ -35,6 +36,15 @@ impl Keeping {
 /// The folder. Its methods block.
 #[derive(Clone)]
 pub struct Shelf(Option<Arc<Path>>);
+
+/// What came of a change of the stored state.
+pub struct Updated<T> {
+    pub done: T,
+    /// As it was stored before: others may have changed it since it was last read.
+    pub before: State,
+    pub after: State,
+    pub stamp: Stamp,
+}
 
 /// Tells whether somebody else has written the state.
 pub type Stamp = Option<(SystemTime, u64)>;
@@ -68,12 +78,17 @@ impl Shelf {
         self.0.is_some()
     }
 
-    /// The state as it is stored.
-    pub fn read(&self) -> (State, Stamp) {
-        let Some(dir) = &self.0 else { return (State::default(), None) };
+    /// The state as it is stored. A damaged one is put aside, and what lies in the folder takes its place; an error is for now.
+    pub fn read(&self) -> io::Result<(State, Stamp)> {
+        let Some(dir) = &self.0 else { return Ok((State::default(), None)) };
         // Before the content: what is written after that is seen as new.
         let stamp = self.stamp();
-        (read(dir), stamp)
+        if let Ok(state) = read(dir)? {
+            return Ok((state, stamp));
+        }
+        let _lock = lock(dir)?;
+        let state = read_or_mend(dir)?;
+        Ok((state, self.stamp()))
     }
 
     /// Changes when somebody writes the state.
@@ -85,48 +100,42 @@ impl Shelf {
     }
 
     /// Changes the state as it is stored now, whoever stored it; without a folder, `state`. What did not change is not written.
-    pub fn update<T>(&self, state: State, change: impl FnOnce(&mut State) -> T) -> io::Result<(T, State, Stamp)> {
+    pub fn update<T>(&self, state: State, change: impl FnOnce(&mut State) -> T) -> io::Result<Updated<T>> {
         let Some(dir) = &self.0 else {
-            let mut state = state;
-            return Ok((change(&mut state), state, None));
+            let mut after = state.clone();
+            return Ok(Updated { done: change(&mut after), before: state, after, stamp: None });
         };
         let _lock = lock(dir)?;
-        let before = read(dir);
+        let before = read_or_mend(dir)?;
         let mut after = before.clone();
         let done = change(&mut after);
         if after != before {
-            let text = serde_json::to_vec_pretty(&after).map_err(io::Error::other)?;
-            write(dir, &dir.join(STATE), &text)?;
+            store(dir, &after)?;
         }
-        Ok((done, after, self.stamp()))
+        Ok(Updated { done, before, after, stamp: self.stamp() })
     }
 
-    /// Keeps a component. Answers whether it is there.
-    pub fn keep(&self, plugin: &str, digest: Digest, dropped: &Dropped) -> bool {
-        let Some(dir) = &self.0 else { return false };
+    /// Keeps a component and what signs it. Answers whether it is there; what is there already as it should be is not written again.
+    pub fn keep(&self, plugin: &str, digest: Digest, dropped: &Dropped) -> io::Result<bool> {
+        let Some(dir) = &self.0 else { return Ok(false) };
         let (folder, path) = (dir.join(plugin), path_of(dir, plugin, digest));
         let Dropped { bytes, signature } = dropped;
-        let kept = || {
-            if let Some(signature) = signature {
-                fs::create_dir_all(&folder)?;
-                write(&folder, &signature::path_of(&path), signature)?;
-            }
-            if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes.len() as u64) {
-                return Ok(());
-            }
-            fs::create_dir_all(&folder)?;
-            write(&folder, &path, bytes)
-        };
-        kept()
-            .inspect_err(|e| {
-                tracing::warn!(
-                    target: "pawl::registry",
-                    "plugin {plugin}: can't keep version {} in {}: {e}; it runs, but can't be gone back to",
-                    digest.short(),
-                    path.display()
-                );
-            })
-            .is_ok()
+        fs::create_dir_all(&folder)?;
+        if let Some(signature) = signature
+            && signature::read(&path).ok().as_ref() != Some(signature)
+        {
+            write(&folder, &signature::path_of(&path), signature)?;
+        }
+        let same_length = fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes.len() as u64);
+        if !same_length || !fs::read(&path).is_ok_and(|kept| kept == *bytes) {
+            write(&folder, &path, bytes)?;
+        }
+        Ok(true)
+    }
+
+    /// Where a component is kept, for people.
+    pub fn path(&self, plugin: &str, digest: Digest) -> String {
+        self.0.as_ref().map_or_else(String::new, |dir| path_of(dir, plugin, digest).display().to_string())
     }
 
     /// The component, whole and signed by whom the configuration trusts by now, or why it can't be had.
@@ -174,21 +183,38 @@ fn lock(dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn read(dir: &Path) -> State {
-    let path = dir.join(STATE);
-    let state = match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map_err(|e| e.to_string()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(State::default()),
-        Err(e) => Err(e.to_string()),
+/// The inner error is what is wrong with the file, the outer one why it can't be read.
+fn read(dir: &Path) -> io::Result<Result<State, serde_json::Error>> {
+    match fs::read(dir.join(STATE)) {
+        Ok(text) => Ok(serde_json::from_slice(&text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Ok(State::default())),
+        Err(e) => Err(e),
+    }
+}
+
+/// With the lock held.
+fn read_or_mend(dir: &Path) -> io::Result<State> {
+    let damage = match read(dir)? {
+        Ok(state) => return Ok(state),
+        Err(damage) => damage,
     };
-    state.unwrap_or_else(|e| {
-        tracing::error!(
-            target: "pawl::registry",
-            "{} can't be read: {e}; what commands set is forgotten, the components beside it are not",
-            path.display()
-        );
-        found(dir)
-    })
+    let (path, aside) = (dir.join(STATE), dir.join(DAMAGED));
+    // Copied: until there is another one the damaged file says that there was one.
+    fs::copy(&path, &aside)?;
+    let state = found(dir);
+    store(dir, &state)?;
+    tracing::error!(
+        target: "pawl::registry",
+        "{} is damaged: {damage}; what commands set is forgotten, the components beside it are not; it is put aside as {}",
+        path.display(),
+        aside.display()
+    );
+    Ok(state)
+}
+
+fn store(dir: &Path, state: &State) -> io::Result<()> {
+    let text = serde_json::to_vec_pretty(state).map_err(io::Error::other)?;
+    write(dir, &dir.join(STATE), &text)
 }
 
 /// The components that lie there.

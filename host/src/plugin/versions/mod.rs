@@ -3,6 +3,7 @@
 mod carry_out;
 mod choice;
 mod command;
+mod following;
 mod keeper;
 mod kept;
 mod report;

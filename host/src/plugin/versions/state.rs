@@ -49,6 +49,9 @@ pub struct PluginState {
     /// What was in use one after another; the last is the newest. What was rolled back is not among them.
     #[serde(default)]
     line: Vec<Digest>,
+    /// Whether a command made the newest what it is, for all routes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    commanded: bool,
     /// Those whose files are kept.
     #[serde(default)]
     pub kept: BTreeMap<Digest, Kept>,
@@ -75,6 +78,12 @@ struct RouteState {
     /// The route went back from this one. It lapses when another one becomes the newest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rejected: Option<Digest>,
+    /// The canary that was last found to be no worse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    passed: Option<Digest>,
+    /// The newest version of the plugin as of when the two above were last set: a worker that does not have the route may note the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    newest: Option<Digest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,6 +138,11 @@ impl PluginState {
         }
     }
 
+    /// Whether it is, or was, a version of this plugin.
+    fn knows(&self, digest: Digest) -> bool {
+        self.line.contains(&digest) || self.kept.contains_key(&digest)
+    }
+
     /// What can be asked for: what is kept, and what is in use although it could not be kept.
     fn known(&self) -> BTreeSet<Digest> {
         self.kept.keys().copied().chain(self.newest()).collect()
@@ -143,7 +157,13 @@ impl State {
     /// A component that was found on disk.
     pub fn find_kept(&mut self, plugin: &str, digest: Digest, since_ms: u64) {
         let state = self.plugins.entry(plugin.to_owned()).or_default();
-        state.kept.insert(digest, Kept { since_ms, left_ms: None });
+        state.kept.entry(digest).or_insert(Kept { since_ms, left_ms: None });
+    }
+
+    /// One that could not be kept is.
+    pub fn keep(&mut self, routes: &[RouteSpec], plugin: &str, digest: Digest, now_ms: u64) {
+        self.find_kept(plugin, digest, now_ms);
+        self.settle(routes, now_ms);
     }
 
     /// The policy that holds for a route.
@@ -176,7 +196,7 @@ impl State {
         Serving { policy, newest, stable: state.stable, rolled_back: newest.is_some() && state.rejected == newest }
     }
 
-    /// The versions of a plugin that steps run because of a policy.
+    /// The versions of a plugin that steps run because of a policy, or would as soon as what a command set ends.
     pub fn named(&self, plugin: &str, routes: &[RouteSpec]) -> BTreeSet<Digest> {
         let mut named: BTreeSet<Digest> = self.plugin(plugin).and_then(PluginState::newest).into_iter().collect();
         for route in routes.iter().filter(|route| route.plugin == plugin) {
@@ -185,6 +205,11 @@ impl State {
                 Policy::Pin(pinned) => named.extend(pinned.as_ref().ok()),
                 Policy::Canary(_) => named.extend(serving.stable),
                 Policy::Newest | Policy::Begun => named.extend(serving.fresh()),
+            }
+            match (&route.versions, self.plugin(plugin)) {
+                (Versions::Pin(begin), Some(state)) => named.extend(state.find(plugin, begin)),
+                (Versions::Canary(_), _) => named.extend(serving.stable),
+                _ => {}
             }
         }
         named
@@ -201,15 +226,54 @@ impl State {
         }
         let before = state.newest();
         state.put_in_use(digest, now_ms);
+        state.commanded = false;
         for route in routes.iter().filter(|route| route.plugin == plugin) {
-            let route = self.routes.entry(route.name.clone()).or_default();
-            // What was given up is not what the route ran.
-            if before.is_some() && route.rejected != before {
-                route.stable = before;
-            }
-            route.rejected = None;
+            self.follow(route, before, digest);
         }
         self.settle(routes, now_ms);
+    }
+
+    /// The route's plugin has a newer version than the one before.
+    fn follow(&mut self, route: &RouteSpec, before: Option<Digest>, newest: Digest) {
+        // Also behind a pin that takes its place for a while.
+        let policies = [&self.policy(route), &route.versions];
+        let shares = policies.iter().any(|policy| matches!(policy, Versions::Canary(share) if share.percent() < 100.0));
+        let stable = self.routes.get(&route.name).and_then(|state| state.stable);
+        let beside = stable.is_some_and(|stable| self.plugin(&route.plugin).is_some_and(|plugin| plugin.knows(stable)));
+        let state = self.routes.entry(route.name.clone()).or_default();
+        // What was given up is not what the route ran, nor is what is still on trial.
+        let on_trial = shares && beside && state.passed != before;
+        if before.is_some() && state.rejected != before && !on_trial {
+            state.stable = before;
+        }
+        (state.rejected, state.newest) = (None, Some(newest));
+    }
+
+    /// Does for these routes what workers that don't have them could not do when they changed the newest version. Nothing changes if
+    /// that was done.
+    pub fn catch_up(&mut self, routes: &[RouteSpec], now_ms: u64) {
+        let mut behind = false;
+        for route in routes {
+            let Some(plugin) = self.plugin(&route.plugin) else { continue };
+            let Some(newest) = plugin.newest() else { continue };
+            let seen = self.routes.get(&route.name).and_then(|state| state.newest);
+            if seen == Some(newest) {
+                continue;
+            }
+            behind = true;
+            match seen {
+                Some(seen) if plugin.knows(seen) && plugin.commanded => self.run_on(route, newest),
+                Some(seen) if plugin.knows(seen) => {
+                    let before = if plugin.line.contains(&seen) { Some(seen) } else { plugin.before(newest) };
+                    self.follow(route, before, newest);
+                }
+                // It is new here, had another plugin, or was stored by a Pawl that did not note it.
+                _ => self.routes.entry(route.name.clone()).or_default().newest = Some(newest),
+            }
+        }
+        if behind {
+            self.settle(routes, now_ms);
+        }
     }
 
     /// Goes on with a version: all routes that are not pinned run it, whatever they ran before.
@@ -239,11 +303,18 @@ impl State {
     }
 
     fn run_on_all(&mut self, routes: &[RouteSpec], plugin: &str, digest: Digest, now_ms: u64) {
+        if let Some(state) = self.plugins.get_mut(plugin) {
+            state.commanded = true;
+        }
         for route in routes.iter().filter(|route| route.plugin == plugin) {
-            let route = self.routes.entry(route.name.clone()).or_default();
-            (route.stable, route.rejected) = (Some(digest), None);
+            self.run_on(route, digest);
         }
         self.settle(routes, now_ms);
+    }
+
+    fn run_on(&mut self, route: &RouteSpec, newest: Digest) {
+        let state = self.routes.entry(route.name.clone()).or_default();
+        (state.stable, state.rejected, state.newest) = (Some(newest), None, Some(newest));
     }
 
     /// Sets the policy of one route.
@@ -307,6 +378,13 @@ impl State {
         Ok(())
     }
 
+    /// A verdict: a new version is no worse, so that the next one may go beside it.
+    pub fn pass(&mut self, route: &RouteSpec, new: Digest, old: Digest) {
+        if self.serving(route).contest(route.roll_back.swaps) == Some((new, old)) {
+            self.routes.entry(route.name.clone()).or_default().passed = Some(new);
+        }
+    }
+
     /// A verdict: the route goes back from a version, if that is still what is new there. Whether it did.
     pub fn reject(&mut self, routes: &[RouteSpec], route: &RouteSpec, new: Digest, old: Digest, now_ms: u64) -> bool {
         if self.serving(route).contest(route.roll_back.swaps) != Some((new, old)) {
@@ -337,9 +415,9 @@ impl State {
         state.kept.remove(&digest);
         state.line.retain(|other| *other != digest);
         for route in self.routes.values_mut() {
-            // Nothing runs it, so it is only what the route would go back to.
+            // Nothing runs it, so it is only what the route would go back to, or went back from and would run now.
             if route.stable == Some(digest) {
-                route.stable = None;
+                (route.stable, route.rejected) = (None, None);
             }
         }
     }

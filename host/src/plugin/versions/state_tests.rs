@@ -67,6 +67,10 @@ impl Scene {
         self.state.serving(&self.route).contest(self.route.roll_back.swaps)
     }
 
+    fn pass(&mut self, new: &str, old: &str) {
+        self.state.pass(&self.route, digest(new), digest(old));
+    }
+
     fn reject(&mut self, new: &str, old: &str) -> bool {
         let routes = self.routes();
         self.state.reject(&routes, &routes[0], digest(new), digest(old), self.now)
@@ -164,7 +168,8 @@ fn a_canary_goes_beside_what_the_route_ran_before() {
     assert_eq!(scene.contest(), None);
     scene.drop_in("v2");
     assert_eq!(scene.contest(), Some((digest("v2"), digest("v1"))));
-    // Not given up: the next one goes beside it.
+    // Found to be no worse: the next one goes beside it.
+    scene.pass("v2", "v1");
     scene.drop_in("v3");
     assert_eq!(scene.contest(), Some((digest("v3"), digest("v2"))));
     assert!(scene.reject("v3", "v2"));
@@ -182,6 +187,85 @@ fn a_canary_goes_beside_what_the_route_ran_before() {
     assert_eq!(scene.contest(), Some((digest("v5"), digest("v4"))));
     assert!(scene.roll_back_plugin());
     assert_eq!((scene.contest(), scene.fresh()), (None, Some(digest("v4"))));
+}
+
+#[test]
+fn a_canary_on_trial_is_not_what_the_others_run_when_the_next_version_is_dropped() {
+    let mut scene = Scene::new("canary:5%");
+    scene.drop_in("v1");
+    scene.drop_in("v2");
+    scene.pass("v2", "v0");
+    scene.drop_in("v3");
+    assert_eq!(scene.contest(), Some((digest("v3"), digest("v1"))));
+    // Pinned for a while.
+    let routes = scene.routes();
+    scene.state.set(&routes, &routes[0], &Versions::Pin(digest("v2").to_string()), 3);
+    scene.drop_in("v4");
+    assert!(scene.state.named(PLUGIN, &routes).contains(&digest("v1")), "it runs again after that");
+    scene.state.unset(&routes, &routes[0], 4);
+    assert_eq!(scene.contest(), Some((digest("v4"), digest("v1"))));
+    scene.pass("v4", "v1");
+    scene.drop_in("v5");
+    assert_eq!(scene.contest(), Some((digest("v5"), digest("v4"))));
+    scene.use_version("v5");
+    scene.drop_in("v6");
+    assert_eq!(scene.contest(), Some((digest("v6"), digest("v5"))));
+    // What all workflows ran was no trial.
+    scene.canary(100.0);
+    scene.route.versions = "canary:100%".parse().unwrap();
+    scene.drop_in("v7");
+    assert_eq!(scene.contest(), Some((digest("v7"), digest("v6"))));
+    // As it was stored before verdicts were.
+    scene.route.versions = "canary:5%".parse().unwrap();
+    let mut stored = serde_json::to_value(&scene.state).unwrap();
+    let route = stored["routes"]["r"].as_object_mut().unwrap();
+    assert!(route.remove("passed").is_some() && route.remove("newest").is_some());
+    scene.state = serde_json::from_value(stored).unwrap();
+    scene.state.catch_up(&scene.routes(), 9);
+    assert_eq!(scene.contest(), Some((digest("v7"), digest("v6"))));
+    scene.drop_in("v8");
+    assert_eq!(scene.contest(), Some((digest("v8"), digest("v6"))));
+}
+
+#[test]
+fn what_is_of_the_plugin_that_a_route_had_before_is_not_run_beside_a_new_one() {
+    let mut scene = Scene::new("canary:5%");
+    scene.drop_in("v1");
+    scene.drop_in("v2");
+    scene.route.plugin = "q".to_owned();
+    for name in ["w1", "w2"] {
+        let routes = scene.routes();
+        scene.state.catch_up(&routes, 5);
+        scene.state.drop_in(&routes, "q", digest(name), true, 6);
+    }
+    assert_eq!(scene.contest(), Some((digest("w2"), digest("w1"))));
+}
+
+#[test]
+fn a_route_catches_up_with_what_a_worker_noted_that_does_not_have_it() {
+    let mut scene = Scene::new("canary:5%");
+    let elsewhere = |scene: &mut Scene, name: &str| {
+        scene.now += 1;
+        scene.state.drop_in(&[], PLUGIN, digest(name), true, scene.now);
+    };
+    let catch_up = |scene: &mut Scene| scene.state.catch_up(&scene.routes(), scene.now);
+    elsewhere(&mut scene, "v1");
+    // The route is new: what was there before is nothing that it ran.
+    catch_up(&mut scene);
+    elsewhere(&mut scene, "v2");
+    catch_up(&mut scene);
+    scene.drop_in("v2");
+    assert_eq!(scene.contest(), Some((digest("v2"), digest("v1"))));
+    assert!(scene.reject("v2", "v1"));
+    elsewhere(&mut scene, "v3");
+    catch_up(&mut scene);
+    assert_eq!(scene.contest(), Some((digest("v3"), digest("v1"))));
+    scene.state.put_in_use(&[], PLUGIN, digest("v2"), scene.now);
+    catch_up(&mut scene);
+    assert_eq!((scene.contest(), scene.fresh()), (None, Some(digest("v2"))));
+    let before = scene.state.clone();
+    catch_up(&mut scene);
+    assert_eq!(scene.state, before);
 }
 
 #[test]
@@ -259,11 +343,34 @@ fn a_canary_and_what_a_route_was_rolled_back_to_are_named() {
     for n in 0..4 {
         scene.drop_in(&format!("v{n}"));
     }
-    assert_eq!(scene.state.named(PLUGIN, &scene.routes()), BTreeSet::from([digest("v3"), digest("v2")]));
+    assert_eq!(scene.state.named(PLUGIN, &scene.routes()), BTreeSet::from([digest("v3"), digest("v0")]));
     let mut scene = Scene::new("newest");
     scene.drop_in("v0");
     scene.drop_in("v1");
     scene.roll_back();
     assert_eq!(scene.state.named(PLUGIN, &scene.routes()), BTreeSet::from([digest("v1"), digest("v0")]));
     assert!(scene.state.prunable(PLUGIN, &scene.routes(), &keeping(0, 0), 100).is_empty());
+}
+
+#[test]
+fn what_pawl_toml_pins_stays_while_a_command_says_something_else() {
+    let mut scene = Scene::new("newest");
+    scene.drop_in("v0");
+    scene.drop_in("v1");
+    scene.route.versions = Versions::Pin(digest("v0").short());
+    let routes = scene.routes();
+    scene.state.set(&routes, &routes[0], &Versions::Newest, 3);
+    scene.drop_in("v2");
+    assert_eq!(scene.state.prunable(PLUGIN, &routes, &keeping(0, 0), 100), [digest("v1")]);
+}
+
+#[test]
+fn a_route_whose_version_is_gone_runs_the_newest() {
+    let mut scene = Scene::new("newest");
+    scene.drop_in("v0");
+    scene.drop_in("v1");
+    assert!(scene.roll_back());
+    assert_eq!(scene.fresh(), Some(digest("v0")));
+    scene.state.forget(PLUGIN, digest("v0"));
+    assert_eq!(scene.fresh(), Some(digest("v1")));
 }
