@@ -28,6 +28,7 @@ mod ticker;
 mod version;
 mod versions;
 mod watcher;
+mod whole_file;
 
 pub use digest::Digest;
 pub use engine::{Engine, EngineSettings};

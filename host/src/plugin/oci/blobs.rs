@@ -2,12 +2,13 @@
 
 use super::super::digest::Digest;
 use super::super::folder::LARGEST;
+use super::super::whole_file;
 use super::artifact::Layer;
 use super::repository::Artifact;
 use crate::config::OciReference;
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,7 +57,7 @@ impl Blobs {
         let kept = tokio::task::spawn_blocking(move || {
             DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
             for (path, bytes) in blobs {
-                write(&dir, &path, &bytes)?;
+                whole_file::write(&path, &bytes)?;
             }
             this.prune()
         });
@@ -122,15 +123,6 @@ fn read(path: &Path, digest: Digest) -> io::Result<Option<Vec<u8>>> {
     // What is used is not old. Where this can't be written, nothing is pruned either.
     let _ = file.set_modified(SystemTime::now());
     Ok(Some(bytes))
-}
-
-/// In one piece or not at all.
-fn write(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

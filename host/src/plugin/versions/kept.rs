@@ -4,8 +4,9 @@ use super::state::State;
 use crate::plugin::Digest;
 use crate::plugin::folder::Dropped;
 use crate::plugin::signature::{self, TrustedKeys};
+use crate::plugin::whole_file;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -124,11 +125,11 @@ impl Shelf {
         if let Some(signature) = signature
             && signature::read(&path).ok().as_ref() != Some(signature)
         {
-            write(&folder, &signature::path_of(&path), signature)?;
+            whole_file::write(&signature::path_of(&path), signature)?;
         }
         let same_length = fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes.len() as u64);
         if !same_length || !fs::read(&path).is_ok_and(|kept| kept == *bytes) {
-            write(&folder, &path, bytes)?;
+            whole_file::write(&path, bytes)?;
         }
         Ok(true)
     }
@@ -214,7 +215,7 @@ fn read_or_mend(dir: &Path) -> io::Result<State> {
 
 fn store(dir: &Path, state: &State) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(state).map_err(io::Error::other)?;
-    write(dir, &dir.join(STATE), &text)
+    whole_file::write(&dir.join(STATE), &text)
 }
 
 /// The components that lie there.
@@ -234,15 +235,6 @@ fn found(dir: &Path) -> State {
         }
     }
     state
-}
-
-/// In one piece or not at all, and on disk before it has its name.
-fn write(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]
