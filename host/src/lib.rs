@@ -7,6 +7,7 @@
 pub mod admin;
 mod causes;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod durable;
 mod fail_point;

@@ -1,6 +1,6 @@
 //! The live view of `pawl dev`: a bar per message with its steps, the version that runs them, and what it waits for.
 
-use crate::durable::client::now_ms;
+use crate::clock::now_ms;
 use crate::workflow::observe::{Happening, What};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@
 //! here when the execution has ended: completed, suspended, released, or never acquired. Sleeping and waiting workflows hold none.
 
 use super::Endings;
+use super::client::VERSION;
 use super::envelope::{Acquired, Push, Request, acquired, status};
 use resonate::error::Result;
 use resonate::network::Network;
@@ -194,7 +195,7 @@ impl Admission {
     async fn park(&self, task: &str, version: i64) -> Result<String> {
         let release = serde_json::json!({
             "kind": "task.release",
-            "head": { "corrId": "park", "version": "2026-04-01" },
+            "head": { "corrId": "park", "version": VERSION },
             "data": { "id": task, "version": version },
         });
         // A release that fails is as good as a worker that died: the lease runs out.

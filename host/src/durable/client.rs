@@ -1,6 +1,7 @@
 //! Promises outside of an execution: creating root workflows, settling and finding promises.
 
 use super::DurableError;
+use crate::clock::now_ms;
 use resonate::codec::Codec;
 use resonate::network::Network;
 use resonate::prelude::NoopEncryptor;
@@ -11,14 +12,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// The server rejects a promise past its timeout and tells nobody, so root workflows get one that is never reached; the route's
 /// deadline is the workflow's own affair.
 pub const FAR_FUTURE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// The version of the protocol, as the SDK says it.
-const VERSION: &str = "2026-04-01";
+pub(super) const VERSION: &str = "2026-04-01";
 /// How many promises one page of a search holds.
 const PAGE: u32 = 100;
 
@@ -182,11 +183,6 @@ impl Client {
     pub(super) fn sender(&self) -> &Sender {
         &self.sender
     }
-}
-
-/// Milliseconds since the Unix epoch.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
 /// The timeout of a promise that has none.

@@ -1,6 +1,7 @@
 //! Whether a server keeps keys and values: a `pawl store serve` does, another server of the protocol does not.
 
 use super::DurableError;
+use super::client::VERSION;
 use super::remote::{Endpoint, RemoteNetwork};
 use crate::config::{Resonate as Server, Route};
 use resonate::network::Network;
@@ -14,7 +15,7 @@ pub async fn check(server: &Server, routes: &[Route]) -> Result<(), DurableError
     let token = server.token.as_ref().map(|token| token.0.clone());
     let network = RemoteNetwork::new(Endpoint::Url(&server.url), &server.group, token, Arc::new(Semaphore::new(0)))?;
     let data = json!({"bucket": "pawl-check", "keys": []});
-    let ask = json!({"kind": "pawl.kv.get", "head": {"corrId": "pawl-check", "version": "2026-04-01"}, "data": data});
+    let ask = json!({"kind": "pawl.kv.get", "head": {"corrId": "pawl-check", "version": VERSION}, "data": data});
     let refused =
         |reason: String| DurableError::NoBuckets { url: server.url.clone(), route: route.name.clone(), reason };
     match network.send(ask.to_string()).await {

@@ -1,9 +1,10 @@
 //! Checks that a server fires timers: without them no workflow would ever wake from a sleep.
 
 use super::DurableError;
-use super::client::{Client, now_ms};
+use super::client::Client;
 use super::envelope::Push;
 use super::remote::{Endpoint, RemoteNetwork};
+use crate::clock::now_ms;
 use resonate::network::Network;
 use resonate::types::{PromiseCreateReq, Value};
 use std::collections::HashMap;

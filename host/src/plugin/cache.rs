@@ -1,8 +1,9 @@
 //! Compiled components on disk, by digest and engine settings, so that a restart does not compile them again.
 
 use super::digest::Digest;
+use super::least_recent;
 use std::collections::hash_map::DefaultHasher;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -113,14 +114,7 @@ fn write(dir: &Path, path: &Path, compiled: &[u8]) -> io::Result<()> {
 }
 
 fn prune(dir: &Path) -> io::Result<()> {
-    let mut files: Vec<(SystemTime, PathBuf)> = fs::read_dir(dir)?
-        .filter_map(|entry| entry.ok())
-        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "cwasm"))
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
-    files.sort();
-    for (_, path) in files.iter().rev().skip(KEPT) {
-        fs::remove_file(path)?;
-    }
-    Ok(())
+    let mut files = least_recent::files(dir)?;
+    files.retain(|(_, path)| path.extension().is_some_and(|extension| extension == "cwasm"));
+    least_recent::prune(files, KEPT)
 }

@@ -144,8 +144,7 @@ pub(super) fn read(file: &Found, keys: &TrustedKeys) -> Content {
         // It came and went meanwhile.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Content::Changed,
         Err(source) if keys.are_configured() => {
-            let signature =
-                signature::path_of(&file.path).file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let signature = signature::name_of(&signature::path_of(&file.path));
             return Content::Refused(LoadError::UnreadableSignature { signature, source }, Some(digest));
         }
         // Nobody asks for it.

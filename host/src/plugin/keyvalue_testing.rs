@@ -1,7 +1,8 @@
 //! What the tests of buckets share: a durable store of their own, and calls that belong to workflows in it.
 
-use super::contract::{Failure, Outcome, Progress};
+use super::contract::Progress;
 use super::testing::{component, engine, grants_on, limits, message, progress};
+pub use super::testing::{events, reason, step_key};
 use super::{Call, Databases, Grants, Reply, Version};
 use crate::config::{BucketAllow, BucketScope, Database, Limits, Route};
 use crate::durable::client::{Client, Settle};
@@ -109,23 +110,6 @@ impl Scene {
 
 pub fn workflow(id: &str) -> String {
     format!("r/{id}")
-}
-
-pub fn step_key(id: &str) -> String {
-    format!("r/{id}:0")
-}
-
-pub fn events(reply: Reply) -> Vec<Value> {
-    let (Ok(Outcome::Done { events }) | Ok(Outcome::Again { events, .. })) = reply.result else { panic!("{reply:?}") };
-    events.iter().map(|event| serde_json::from_slice(&event.value.as_ref().unwrap().0).unwrap()).collect()
-}
-
-/// The reason of a transient failure.
-pub fn reason(reply: Reply) -> String {
-    match reply.result {
-        Err(Failure::Transient { reason, .. }) => reason,
-        other => panic!("no transient failure: {other:?}"),
-    }
 }
 
 pub fn get(key: &str) -> Value {

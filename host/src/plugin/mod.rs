@@ -14,6 +14,7 @@ mod grants;
 mod handler;
 mod keyvalue;
 mod lanes;
+mod least_recent;
 mod limits;
 mod log_budget;
 mod log_line;

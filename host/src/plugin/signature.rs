@@ -31,8 +31,7 @@ impl TrustedKeys {
         if !self.are_configured() {
             return Ok(());
         }
-        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (file, beside) = (name(file), name(&path_of(file)));
+        let (file, beside) = (name_of(file), name_of(&path_of(file)));
         let Some(signature) = signature else { return Err(LoadError::Unsigned { file, signature: beside }) };
         let signature = std::str::from_utf8(signature).ok().and_then(|text| Signature::decode(text).ok());
         let Some(signature) = signature else { return Err(LoadError::NoSignature { file, signature: beside }) };
@@ -54,6 +53,11 @@ pub(super) fn path_of(file: &Path) -> PathBuf {
     path.push(".");
     path.push(EXTENSION);
     path.into()
+}
+
+/// For people.
+pub(super) fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// What lies beside a file as its signature.

@@ -1,7 +1,7 @@
 //! What the tests of SQL share: databases of their own, on the PostgreSQL of the test run and in files, and calls that use them.
 
-use super::contract::{Failure, Outcome};
 use super::testing::{component, engine, grants_on, limits, message, progress};
+pub use super::testing::{events, reason, step_key};
 use super::{Call, Databases, Grants, Reply, Version};
 use crate::config::{Database, DatabaseUrl, Limits, Secret};
 use serde_json::{Value, json};
@@ -107,23 +107,6 @@ impl Scene {
     pub async fn value(&self, sql: &str) -> Value {
         let answer = self.answer(query(sql, json!([]))).await;
         answer["rows"][0][0].clone()
-    }
-}
-
-pub fn step_key(id: &str) -> String {
-    format!("r/{id}:0")
-}
-
-pub fn events(reply: Reply) -> Vec<Value> {
-    let (Ok(Outcome::Done { events }) | Ok(Outcome::Again { events, .. })) = reply.result else { panic!("{reply:?}") };
-    events.iter().map(|event| serde_json::from_slice(&event.value.as_ref().unwrap().0).unwrap()).collect()
-}
-
-/// The reason of a transient failure.
-pub fn reason(reply: Reply) -> String {
-    match reply.result {
-        Err(Failure::Transient { reason, .. }) => reason,
-        other => panic!("no transient failure: {other:?}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the tests of this folder share: test components, engines, messages and the lines that are logged.
 
-use super::contract::{Bytes, Message, Progress};
+use super::contract::{Bytes, Failure, Message, Outcome, Progress};
 use super::{Call, Databases, Engine, EngineSettings, Grants, Reply, Version};
 use crate::config::{Config, Limits, Route};
 use serde_json::Value;
@@ -146,4 +146,23 @@ pub async fn run(version: &Arc<Version>, op: &str, limits: &Limits) -> Reply {
     let message = message(&format!(r#"{{"script":[{op}]}}"#));
     let grants = grants(limits.clone());
     version.call(Call { progress: progress(0, None), message: &message, grants: &grants }).await
+}
+
+/// Of the first step of a workflow of the route.
+pub fn step_key(id: &str) -> String {
+    format!("r/{id}:0")
+}
+
+/// The values of the events.
+pub fn events(reply: Reply) -> Vec<Value> {
+    let (Ok(Outcome::Done { events }) | Ok(Outcome::Again { events, .. })) = reply.result else { panic!("{reply:?}") };
+    events.iter().map(|event| serde_json::from_slice(&event.value.as_ref().unwrap().0).unwrap()).collect()
+}
+
+/// The reason of a transient failure.
+pub fn reason(reply: Reply) -> String {
+    match reply.result {
+        Err(Failure::Transient { reason, .. }) => reason,
+        other => panic!("no transient failure: {other:?}"),
+    }
 }

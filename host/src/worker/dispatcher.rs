@@ -1,8 +1,9 @@
 //! Makes the workflow of a record exist, or puts a record without an id on the dead-letter topic.
 
+use crate::clock::now_ms;
 use crate::config::Route;
 use crate::durable::admission::Executions;
-use crate::durable::client::{Client, PromiseState, now_ms, param};
+use crate::durable::client::{Client, PromiseState, param};
 use crate::durable::{DurableError, Endings};
 use crate::kafka::{Dispatch, DispatchError, Dispatched};
 use crate::plugin::Registry;

@@ -1,6 +1,7 @@
 //! Removes the versions of plugins that nobody needs any more: no route runs them, and no unfinished workflow keeps them.
 
-use crate::durable::client::{Client, now_ms};
+use crate::clock::now_ms;
+use crate::durable::client::Client;
 use crate::plugin::Registry;
 use crate::workflow::holders::holders;
 use std::time::Duration;

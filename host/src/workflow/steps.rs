@@ -8,11 +8,12 @@ use super::emit::Intent;
 use super::observe::What;
 use super::run::Deps;
 use super::start::{Position, Start};
+use crate::clock::now_ms;
 use crate::config::{Delivery, Route};
 use crate::durable::DurableError;
 use crate::durable::admission::Lease;
 use crate::durable::backoff::Backoff;
-use crate::durable::client::{PromiseState, Settle, now_ms};
+use crate::durable::client::{PromiseState, Settle};
 use crate::fail_point::reached_in;
 use crate::plugin::contract::{Bytes, Failure, Outcome, Progress, Signal};
 use crate::plugin::{Call, Grants, Version};
@@ -22,6 +23,7 @@ use resonate::info::Info;
 use resonate::types::DurableKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,14 +32,14 @@ use std::time::Duration;
 const PLUGIN_WAIT: Duration = Duration::from_secs(5);
 const POSTPONED_MS: u64 = 10_000;
 /// How long a workflow sleeps when so many of its route want to run that it would only take the place of others'.
-const CROWDED_MS: std::ops::Range<u64> = 500..1500;
+const CROWDED_MS: Range<u64> = 500..1500;
 /// How long a step waits for its turn to call the plugin; then it sleeps durably.
 const TURN_WAIT: Duration = Duration::from_secs(5);
 /// A step that may be begun no more often than this before its message is a dead letter is begun where no other such step runs.
 const LAST_CHANCES: u32 = 2;
 /// How often a step that met a conflict is called again at once; then it sleeps durably.
 const CONFLICTS: u32 = 16;
-const CONFLICT_MS: std::ops::Range<u64> = 50..500;
+const CONFLICT_MS: Range<u64> = 50..500;
 /// How long the result of a step waits for Kafka.
 const INTENT_WAIT: Duration = Duration::from_secs(1);
 
@@ -96,15 +98,13 @@ impl Durable<CallArgs, StepRecord> for CallStep {
         }
         // Whoever only ran beside what kills the workers was interrupted as often; it should not die of it.
         let suspected = lost > 0 && lost.saturating_add(LAST_CHANCES) >= route.retry.lost_leases;
+        let later = |reason, delay_ms: Range<u64>| {
+            record(Next::Postpone { reason, delay_ms: rand::random_range(delay_ms), crowded: true, lost })
+        };
         let Ok(_alone) = suspected.then(|| self.deps.suspects.try_acquire()).transpose() else {
-            let reason = "it may be what the workers die of, and another such one runs".to_owned();
-            let delay_ms = rand::random_range(CROWDED_MS);
-            return Ok(record(Next::Postpone { reason, delay_ms, crowded: true, lost }));
+            return Ok(later("it may be what the workers die of, and another such one runs".to_owned(), CROWDED_MS));
         };
-        let crowded = |bounds: &str| {
-            let (reason, delay_ms) = (format!("{bounds} are in use, and enough wait"), rand::random_range(CROWDED_MS));
-            record(Next::Postpone { reason, delay_ms, crowded: true, lost })
-        };
+        let crowded = |bounds: &str| later(format!("{bounds} are in use, and enough wait"), CROWDED_MS);
         if let Some(bounds) = grants.crowded() {
             return Ok(crowded(bounds));
         }
@@ -148,8 +148,7 @@ impl Durable<CallArgs, StepRecord> for CallStep {
             reply = version.call_in(turn, call()).await;
         }
         if let (true, Err(Failure::Transient { reason, .. })) = (reply.conflict, &reply.result) {
-            let (reason, delay_ms) = (reason.clone(), rand::random_range(CONFLICT_MS));
-            return Ok(record(Next::Postpone { reason, delay_ms, crowded: true, lost }));
+            return Ok(later(reason.clone(), CONFLICT_MS));
         }
         reached_in("step.after-call", &self.start.workflow);
         let at_ms = now_ms();

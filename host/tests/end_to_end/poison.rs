@@ -102,17 +102,28 @@ async fn an_event_for_a_topic_that_does_not_exist_is_the_workflows_own_failure()
     assert!(worker.stop().success());
 }
 
+/// A worker that dies is back in its group at once.
+#[cfg(feature = "failpoints")]
+async fn scene_of_killers(name: &str, lost: u32) -> Scene {
+    let scene = Scene::new(name, 1).await;
+    let instance = "[kafka.properties]\n\"group.instance.id\" = \"the-one\"";
+    scene.configure(instance, &format!("retry = {{ lost-leases = {lost} }}"));
+    scene
+}
+
+#[cfg(feature = "failpoints")]
+fn killed_by(scene: &Scene, point: &str) -> Worker {
+    scene.start_by(std::process::Command::new(PAWL).env("FAILPOINTS", point))
+}
+
 #[cfg(feature = "failpoints")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_kills_its_workers_dies_after_some_of_them() {
     const LOST: u32 = 3;
-    let scene = Scene::new("killer", 1).await;
-    let instance = "[kafka.properties]\n\"group.instance.id\" = \"the-one\"";
-    scene.configure(instance, &format!("retry = {{ lost-leases = {LOST} }}"));
+    let scene = scene_of_killers("killer", LOST).await;
     scene.produce([script("killer", &[again(0)])]).await;
     for _ in 0..LOST {
-        let mut worker =
-            scene.start_by(std::process::Command::new(PAWL).env("FAILPOINTS", "step.after-call=1*return(kill)"));
+        let mut worker = killed_by(&scene, "step.after-call=1*return(kill)");
         wait_for("the worker to die", || worker.ended());
     }
     // Whoever comes next may die of it, too: it is not asked.
@@ -132,16 +143,13 @@ async fn a_message_that_kills_its_workers_dies_after_some_of_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_runs_beside_a_killer_does_not_die_of_it() {
     const LOST: u32 = 4;
-    let scene = Scene::new("beside", 1).await;
-    let instance = "[kafka.properties]\n\"group.instance.id\" = \"the-one\"";
-    scene.configure(instance, &format!("retry = {{ lost-leases = {LOST} }}"));
+    let scene = scene_of_killers("beside", LOST).await;
     // Each of these is interrupted whenever the killer runs.
     let long: Vec<String> = (0..3).map(|n| format!("long-{n}")).collect();
     let slow = long.iter().map(|id| script(id, &[json!({"op": "sleep", "ms": 1500})]));
     scene.produce(slow.chain([script("killer", &[json!({"op": "sleep", "ms": 700})])])).await;
     for _ in 0..LOST {
-        let kill = "step.after-call=return(kill r/killer)";
-        let mut worker = scene.start_by(std::process::Command::new(PAWL).env("FAILPOINTS", kill));
+        let mut worker = killed_by(&scene, "step.after-call=return(kill r/killer)");
         wait_for("the worker to die", || worker.ended());
     }
     let worker = scene.start();
@@ -155,15 +163,9 @@ async fn who_runs_beside_a_killer_does_not_die_of_it() {
 #[cfg(feature = "failpoints")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_was_put_off_meanwhile_does_not_begin_to_count_anew() {
-    let scene = Scene::new("put-off", 1).await;
-    let instance = "[kafka.properties]\n\"group.instance.id\" = \"the-one\"";
-    scene.configure(instance, "retry = { lost-leases = 2 }");
+    let scene = scene_of_killers("put-off", 2).await;
     scene.produce([script("killer", &[again(0)])]).await;
-    let killed = || {
-        let mut command = std::process::Command::new(PAWL);
-        command.env("FAILPOINTS", "step.after-call=1*return(kill)");
-        scene.start_by(&mut command)
-    };
+    let killed = || killed_by(&scene, "step.after-call=1*return(kill)");
     let mut worker = killed();
     wait_for("the worker to die", || worker.ended());
     std::fs::remove_file(scene.dir.path().join("plugins/scripted.wasm")).unwrap();

@@ -158,11 +158,8 @@ pub struct Bucket {
 impl Bucket {
     /// What it counts for in [`LARGEST_APPLY`].
     pub fn weight(&self) -> usize {
-        let read = self.read.keys().map(|key| KEY_OVERHEAD + key.len());
-        let write = self
-            .write
-            .iter()
-            .map(|(key, value)| KEY_OVERHEAD + key.len() + value.as_ref().map_or(0, |value| value.0.len()));
+        let read = self.read.keys().map(|key| weight(key, None));
+        let write = self.write.iter().map(|(key, value)| weight(key, value.as_ref()));
         read.chain(write).fold(0, usize::saturating_add)
     }
 }
@@ -192,10 +189,7 @@ impl Apply {
             }
             bucket.read.keys().chain(bucket.write.keys()).try_for_each(|key| check_key(key))?;
             for (key, value) in &bucket.write {
-                let bytes = value.as_ref().map_or(0, |value| value.0.len());
-                if bytes > LARGEST_VALUE {
-                    return Err(format!("the value of `{key}` has {bytes} bytes; {LARGEST_VALUE} at most are allowed"));
-                }
+                check_value(key, value.as_ref())?;
             }
         }
         let weight = self.buckets.iter().map(Bucket::weight).fold(0, usize::saturating_add);
@@ -213,8 +207,24 @@ fn check_bucket(name: &str) -> Result<(), Fault> {
     check_length("bucket", name, LONGEST_BUCKET)
 }
 
-fn check_key(key: &str) -> Result<(), Fault> {
+/// What one key counts for in [`Bucket::weight`], with the value that is written to it.
+pub fn weight(key: &str, value: Option<&Value>) -> usize {
+    KEY_OVERHEAD + key.len() + value.map_or(0, |value| value.0.len())
+}
+
+/// Whether a key may be one, or why not.
+pub fn check_key(key: &str) -> Result<(), String> {
     check_length("key", key, LONGEST_KEY)
+}
+
+/// Whether a value may be written to a key, or why not.
+pub fn check_value(key: &str, value: Option<&Value>) -> Result<(), String> {
+    match value.map_or(0, |value| value.0.len()) {
+        bytes if bytes > LARGEST_VALUE => {
+            Err(format!("the value of `{key}` has {bytes} bytes; {LARGEST_VALUE} at most are allowed"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_length(what: &str, text: &str, longest: usize) -> Result<(), Fault> {

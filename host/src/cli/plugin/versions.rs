@@ -2,7 +2,7 @@
 
 use crate::admin::{self, Answer};
 use crate::cli::settings;
-use crate::config::Config;
+use crate::config::{Config, Share};
 use crate::plugin::{Command, Report, RowOfVersion, ServedRoute};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -85,7 +85,7 @@ pub struct RollbackArgs {
 
 fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>().ok();
-    number.filter(|number| *number > 0.0 && *number <= 100.0).ok_or_else(|| "a number above 0 and up to 100".to_owned())
+    number.filter(|number| Share::of(*number).is_some()).ok_or_else(|| "a number above 0 and up to 100".to_owned())
 }
 
 pub async fn list(args: VersionsArgs) -> anyhow::Result<()> {
@@ -144,9 +144,16 @@ impl WorkerArgs {
     /// The worker that runs here.
     async fn connect(&self) -> anyhow::Result<(reqwest::Client, String)> {
         let config = settings::file(self.config.as_deref())?.unwrap_or_else(|| Config::default_in(Path::new(".")));
-        let sockets = match &config.resonate {
-            None => vec![admin::socket_path(&config.store.path)],
-            Some(_) => admin::worker_sockets(&config.plugins.versions),
+        let (sockets, place) = match &config.resonate {
+            None => {
+                let socket = admin::socket_path(&config.store.path);
+                let place = format!("at {}", socket.display());
+                (vec![socket], place)
+            }
+            Some(_) => {
+                let dir = &config.plugins.versions;
+                (admin::worker_sockets(dir), format!("in {}", dir.display()))
+            }
         };
         for socket in &sockets {
             if admin::answers(socket).await {
@@ -154,10 +161,6 @@ impl WorkerArgs {
                 return Ok((client, format!("http://worker{}", admin::PLUGINS_PATH)));
             }
         }
-        let place = match &config.resonate {
-            None => format!("at {}", admin::socket_path(&config.store.path).display()),
-            Some(_) => format!("in {}", config.plugins.versions.display()),
-        };
         bail!(
             "no worker answers {place}: start one with `pawl run`, or name the configuration file of the running one with --config"
         )

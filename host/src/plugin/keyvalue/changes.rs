@@ -2,9 +2,7 @@
 
 use super::allowed::Bucket;
 use crate::plugin::limits::size;
-use pawl_store::keyvalue::{
-    self as store, Apply, KEY_OVERHEAD, LARGEST_APPLY, LARGEST_VALUE, LONGEST_KEY, Once, Value,
-};
+use pawl_store::keyvalue::{self as store, Apply, LARGEST_APPLY, Once, Value, check_key, check_value, weight};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -86,26 +84,24 @@ impl Changes {
         if self.buckets.get(&bucket.stored).is_some_and(|touched| touched.read.contains_key(key)) {
             return Ok(());
         }
-        self.grow(KEY_OVERHEAD + key.len(), 0)?;
+        self.grow(weight(key, None), 0)?;
         self.touch(bucket).read.insert(key.to_owned(), version);
         Ok(())
     }
 
     /// Notes what is to be written. An error leaves all as it was.
     pub(super) fn write(&mut self, bucket: &Arc<Bucket>, key: String, value: Option<Vec<u8>>) -> Result<(), String> {
+        let value = value.map(Value);
         check_key(&key)?;
-        let bytes = value.as_ref().map_or(0, Vec::len);
-        if bytes > LARGEST_VALUE {
-            return Err(format!("the value of `{key}` has {bytes} bytes; {LARGEST_VALUE} at most are allowed"));
-        }
-        let weight = |value: &Option<Value>| KEY_OVERHEAD + key.len() + value.as_ref().map_or(0, |value| value.0.len());
-        let before = self.buckets.get(&bucket.stored).and_then(|touched| touched.write.get(&key)).map_or(0, weight);
-        self.grow(KEY_OVERHEAD + key.len() + bytes, before)?;
+        check_value(&key, value.as_ref())?;
+        let before = self.buckets.get(&bucket.stored).and_then(|touched| touched.write.get(&key));
+        let before = before.map_or(0, |before| weight(&key, before.as_ref()));
+        self.grow(weight(&key, value.as_ref()), before)?;
         self.writes += 1;
         let number = self.writes;
         let touched = self.touch(bucket);
         touched.written.insert(key.clone(), number);
-        touched.write.insert(key, value.map(Value));
+        touched.write.insert(key, value);
         Ok(())
     }
 
@@ -144,17 +140,10 @@ impl Changes {
     }
 }
 
-/// Whether a key may be one.
-pub(super) fn check_key(key: &str) -> Result<(), String> {
-    match key.len() {
-        length if (1..=LONGEST_KEY).contains(&length) => Ok(()),
-        length => Err(format!("a key has {length} bytes; 1 to {LONGEST_KEY} are allowed")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pawl_store::keyvalue::LARGEST_VALUE;
     use proptest::prelude::*;
 
     fn bucket(name: &str) -> Arc<Bucket> {

@@ -1,13 +1,13 @@
 //! What a plugin asks of its buckets, answered from what its call has written, and else from the store.
 
 use super::allowed::Bucket;
-use super::changes::{Known, check_key};
+use super::changes::Known;
 use crate::config::BucketAllow;
 use crate::plugin::bindings::keyvalue::store::{Error, KeyResponse};
 use crate::plugin::limits::size;
 use crate::plugin::output::Source;
 use crate::plugin::sql::Effects;
-use pawl_store::keyvalue::{Entry, Get, List, MOST_KEYS};
+use pawl_store::keyvalue::{Entry, Get, List, MOST_KEYS, check_key};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

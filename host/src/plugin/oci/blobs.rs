@@ -2,12 +2,13 @@
 
 use super::super::digest::Digest;
 use super::super::folder::LARGEST;
+use super::super::least_recent;
 use super::super::whole_file;
 use super::artifact::Layer;
 use super::repository::Artifact;
 use crate::config::OciReference;
 use std::collections::HashSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -76,24 +77,13 @@ impl Blobs {
     }
 
     fn prune(&self) -> io::Result<()> {
-        let mut files: Vec<(SystemTime, PathBuf)> = fs::read_dir(&self.dir)?
-            .filter_map(|entry| entry.ok())
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-            .collect();
+        let mut files = least_recent::files(&self.dir)?;
         if files.len() <= KEPT {
             return Ok(());
         }
         let in_use: HashSet<PathBuf> = self.in_use.iter().flat_map(|reference| self.paths_of(reference)).collect();
         files.retain(|(_, path)| !in_use.contains(path));
-        files.sort();
-        for (_, path) in files.iter().rev().skip(KEPT) {
-            match fs::remove_file(path) {
-                // Another worker did.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                removed => removed?,
-            }
-        }
-        Ok(())
+        least_recent::prune(files, KEPT)
     }
 
     /// Where the manifest lies that a reference pins, and the component that it names.
@@ -129,6 +119,7 @@ fn read(path: &Path, digest: Digest) -> io::Result<Option<Vec<u8>>> {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::fs;
     use std::time::Duration;
 
     /// An artifact of its own for each content.

@@ -2,8 +2,9 @@
 
 use super::choice::{Policy, Serving};
 use super::command::{Command, CommandError};
-use super::keeper::{Keeper, now_ms};
+use super::keeper::Keeper;
 use super::state::{RouteSpec, State};
+use crate::clock::now_ms;
 use crate::config::{Share, Versions};
 use crate::plugin::{Digest, Version};
 use std::sync::Arc;

@@ -40,6 +40,15 @@ impl Serving {
         if self.rolled_back { self.stable } else { self.newest }
     }
 
+    /// The version that steps run because of the policy; in a canary, beside the newest.
+    pub fn named(&self) -> Option<Digest> {
+        match &self.policy {
+            Policy::Pin(pinned) => pinned.as_ref().ok().copied(),
+            Policy::Canary(_) => self.stable,
+            Policy::Newest | Policy::Begun => self.fresh(),
+        }
+    }
+
     /// The version that a step of the workflow runs; `begun` is the digest that the workflow was dispatched with, if one was noted.
     pub fn choose(&self, workflow: &str, begun: Option<&str>) -> Result<Digest, NoChoice> {
         let chosen = match &self.policy {

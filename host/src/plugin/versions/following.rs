@@ -1,9 +1,10 @@
 //! Keeps the state here and the one that is stored the same, whoever changes it and whenever it can be stored.
 
 use super::command::CommandError;
-use super::keeper::{Keeper, blocking, now_ms};
+use super::keeper::{Keeper, blocking};
 use super::kept::{Shelf, Updated};
 use super::state::{PluginState, RouteSpec, State};
+use crate::clock::now_ms;
 use crate::plugin::Digest;
 use std::io;
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use super::following::{Unnoted, tell_unreadable};
 use super::kept::{Shelf, Stamp};
 use super::state::{PluginState, RouteSpec, State};
 use super::trial::{Verdict, judge};
+use crate::clock::now_ms;
 use crate::config::Versions;
 use crate::plugin::folder::Dropped;
 use crate::plugin::registry::{Ask, Entry, Registry};
@@ -15,7 +16,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// What could not be loaded is not read again for a step before this.
@@ -301,14 +302,8 @@ impl Keeper {
         let mut pool: Vec<Arc<Version>> = version.into_iter().chain(others).chain(fresh).collect();
         let serving = self.serving(plugin);
         let newest = self.shown(plugin);
-        let mut wanted: BTreeSet<Digest> = newest.into_iter().collect();
-        for (_, serving) in &serving {
-            match &serving.policy {
-                Policy::Pin(pinned) => wanted.extend(pinned.as_ref().ok()),
-                Policy::Canary(_) => wanted.extend(serving.stable),
-                Policy::Newest | Policy::Begun => wanted.extend(serving.fresh()),
-            }
-        }
+        let named = serving.iter().filter_map(|(_, serving)| serving.named());
+        let mut wanted: BTreeSet<Digest> = newest.into_iter().chain(named).collect();
         for digest in &wanted {
             if pool.iter().any(|version| version.digest() == digest) {
                 continue;
@@ -388,8 +383,4 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-}
-
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
 }

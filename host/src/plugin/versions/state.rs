@@ -201,11 +201,7 @@ impl State {
         let mut named: BTreeSet<Digest> = self.plugin(plugin).and_then(PluginState::newest).into_iter().collect();
         for route in routes.iter().filter(|route| route.plugin == plugin) {
             let serving = self.serving(route);
-            match &serving.policy {
-                Policy::Pin(pinned) => named.extend(pinned.as_ref().ok()),
-                Policy::Canary(_) => named.extend(serving.stable),
-                Policy::Newest | Policy::Begun => named.extend(serving.fresh()),
-            }
+            named.extend(serving.named());
             match (&route.versions, self.plugin(plugin)) {
                 (Versions::Pin(begin), Some(state)) => named.extend(state.find(plugin, begin)),
                 (Versions::Canary(_), _) => named.extend(serving.stable),
@@ -217,10 +213,10 @@ impl State {
 
     /// A version that fits was dropped. Nothing changes if that is known already.
     pub fn drop_in(&mut self, routes: &[RouteSpec], plugin: &str, digest: Digest, is_kept: bool, now_ms: u64) {
-        let state = self.plugins.entry(plugin.to_owned()).or_default();
         if is_kept {
-            state.kept.entry(digest).or_insert(Kept { since_ms: now_ms, left_ms: None });
+            self.find_kept(plugin, digest, now_ms);
         }
+        let state = self.plugins.entry(plugin.to_owned()).or_default();
         if state.dropped.replace(digest) == Some(digest) || state.newest() == Some(digest) {
             return;
         }
