@@ -71,6 +71,10 @@ mod sql_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+mod versions_kept_tests;
+#[cfg(test)]
+mod versions_testing;
+#[cfg(test)]
 mod versions_tests;
 #[cfg(test)]
 mod watch_tests;

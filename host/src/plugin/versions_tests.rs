@@ -1,124 +1,11 @@
 //! Versions through the registry: what steps run after drops, commands, verdicts and restarts.
 
-use super::testing::{Logs, component, engine};
-use super::{Command, CommandError, Databases, Digest, Engine, Keeping, Registry, Routes, Sources, Watch};
-use crate::config::{Config, Route};
+use super::testing::Logs;
+use super::versions_testing::*;
+use super::{Command, CommandError, Digest, Keeping};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tempfile::TempDir;
-
-/// A folder whose plugin `p` is on the route `r`.
-struct Scene {
-    root: TempDir,
-    route: Route,
-    engine: Engine,
-    _cache: TempDir,
-}
-
-/// A worker's share of it.
-struct Worker {
-    registry: Registry,
-    watch: Watch,
-}
-
-impl Scene {
-    fn new(versions: &str) -> Scene {
-        let mut route = Config::development(Path::new("."), &["p".to_owned()]).routes.remove(0);
-        route.name = "r".to_owned();
-        route.versions = versions.parse().unwrap();
-        route.roll_back.steps = 20;
-        let (engine, cache) = engine(4);
-        let scene = Scene { root: tempfile::tempdir().unwrap(), route, engine, _cache: cache };
-        fs::create_dir(scene.root.path().join("plugins")).unwrap();
-        scene
-    }
-
-    fn file(&self) -> PathBuf {
-        self.root.path().join("plugins/p.wasm")
-    }
-
-    fn versions(&self) -> PathBuf {
-        self.root.path().join("versions")
-    }
-
-    fn kept(&self, n: u8) -> PathBuf {
-        self.versions().join("p").join(format!("{}.wasm", digest(n)))
-    }
-
-    async fn start(&self) -> Worker {
-        self.start_keeping(Keeping { dir: Some(self.versions()), keep: 5, rest: Duration::ZERO }).await
-    }
-
-    async fn start_keeping(&self, keeping: Keeping) -> Worker {
-        let routes = Routes::new(std::slice::from_ref(&self.route), 4, &Databases::default()).unwrap();
-        let dir = self.root.path().join("plugins");
-        let sources = Sources { dir, keeping, ..Sources::default() };
-        let opened = Registry::open_from(self.engine.clone(), sources, routes).await;
-        let (registry, watch) = opened.unwrap();
-        Worker { registry, watch }
-    }
-
-    /// Drops a version and has the worker take it.
-    async fn drop_in(&self, worker: &Worker, n: u8) {
-        let temporary = self.file().with_extension("tmp");
-        fs::write(&temporary, version(n)).unwrap();
-        fs::rename(&temporary, self.file()).unwrap();
-        worker.watch.look().await;
-    }
-}
-
-impl Worker {
-    /// What a step of the workflow would run: the digest, or the beginning of the reason.
-    async fn step(&self, workflow: &str, begun: Option<u8>) -> Result<Digest, String> {
-        let begun = begun.map(|n| digest(n).to_string());
-        let begun = begun.as_deref().map(|digest| ("p", digest));
-        let version = self.registry.for_step(("r", "p"), workflow, begun).await;
-        version.map(|version| *version.digest())
-    }
-
-    async fn runs(&self, n: u8) {
-        assert!(self.registry.is_ready("r", "p"), "the route would wait");
-        assert_eq!(self.step("r/a", None).await, Ok(digest(n)));
-    }
-
-    async fn command(&self, command: Command) -> String {
-        self.registry.command(command).await.unwrap()
-    }
-
-    async fn use_version(&self, n: u8) {
-        self.command(Command::Use { plugin: "p".to_owned(), digest: digest(n).short() }).await;
-    }
-
-    async fn pin(&self, n: u8) {
-        self.command(Command::Pin { route: "r".to_owned(), digest: digest(n).short() }).await;
-    }
-
-    async fn fails(&self, command: Command, text: &str) {
-        let error = self.registry.command(command).await.unwrap_err();
-        assert!(error.to_string().contains(text), "{error}");
-    }
-
-    async fn stop(self) {
-        self.watch.shutdown().await;
-    }
-}
-
-/// The same component under a digest of its own: with a custom section at its end.
-fn version(n: u8) -> Vec<u8> {
-    let mut bytes = component("fixtures/scripted");
-    bytes.extend([0, 3, 1, b'v', n]);
-    bytes
-}
-
-fn digest(n: u8) -> Digest {
-    Digest::of(&version(n))
-}
-
-fn rollback(name: &str) -> Command {
-    Command::Rollback { name: name.to_owned(), plugin: false }
-}
 
 #[tokio::test]
 async fn what_a_command_put_in_use_outlives_the_worker_and_ends_with_the_next_drop() {
@@ -290,26 +177,6 @@ async fn only_so_many_versions_stay_loaded_for_workflows_that_keep_them() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_kept_stays_loaded_for_workflows_that_keep_it_and_is_kept_when_it_can_be() {
-    let scene = Scene::new("begun");
-    fs::create_dir(scene.versions()).unwrap();
-    // In the way of the folder of the plugin.
-    fs::write(scene.versions().join("p"), "").unwrap();
-    let worker = scene.start_keeping(Keeping { dir: Some(scene.versions()), keep: 1, rest: Duration::ZERO }).await;
-    for n in 1..=3 {
-        scene.drop_in(&worker, n).await;
-    }
-    assert_eq!(worker.step("r/a", Some(1)).await, Ok(digest(1)));
-    assert_eq!(worker.step("r/a", Some(2)).await, Ok(digest(2)));
-    fs::remove_file(scene.versions().join("p")).unwrap();
-    // The file is read again.
-    worker.watch.look().await;
-    assert!(scene.kept(3).exists());
-    assert!(worker.registry.report().versions.iter().any(|row| row.digest == digest(3) && row.since_ms.is_some()));
-    worker.stop().await;
-}
-
-#[tokio::test]
 async fn a_canary_that_fails_more_goes_back_by_itself_and_the_next_drop_begins_anew() {
     let logs = Logs::capture();
     let scene = Scene::new("canary:50%");
@@ -403,122 +270,6 @@ async fn any_swap_goes_back_where_the_route_says_so() {
 }
 
 #[tokio::test]
-async fn what_lies_in_the_folder_is_kept_anew_with_its_signature() {
-    let mut scene = Scene::new("newest");
-    scene.route.versions = format!("pin:{}", digest(2).short()).parse().unwrap();
-    let worker = scene.start().await;
-    let (beside, kept) = (scene.file().with_file_name("p.wasm.minisig"), scene.kept(2).with_extension("wasm.minisig"));
-    fs::write(&beside, "first").unwrap();
-    scene.drop_in(&worker, 1).await;
-    scene.drop_in(&worker, 2).await;
-    assert_eq!(fs::read(&kept).unwrap(), b"first");
-    fs::write(&beside, "second").unwrap();
-    worker.watch.look().await;
-    assert_eq!(fs::read(&kept).unwrap(), b"second");
-    // In use is another one.
-    worker.use_version(1).await;
-    worker.stop().await;
-    fs::write(scene.kept(2), "damaged").unwrap();
-    fs::rename(scene.file(), scene.root.path().join("aside")).unwrap();
-    let worker = scene.start().await;
-    assert!(!worker.registry.is_ready("r", "p"));
-    scene.drop_in(&worker, 2).await;
-    worker.runs(2).await;
-    assert_eq!(worker.registry.current("p").map(|version| *version.digest()), Some(digest(1)));
-    worker.stop().await;
-}
-
-#[tokio::test]
-async fn another_worker_of_the_folder_follows() {
-    let scene = Scene::new("newest");
-    let (first, second) = (scene.start().await, scene.start().await);
-    scene.drop_in(&first, 1).await;
-    scene.drop_in(&first, 2).await;
-    second.watch.look().await;
-    second.runs(2).await;
-    first.use_version(1).await;
-    second.watch.look().await;
-    second.runs(1).await;
-    first.watch.look().await;
-    first.runs(1).await;
-    first.stop().await;
-    second.stop().await;
-}
-
-#[tokio::test]
-async fn a_change_takes_over_what_another_worker_changed_before() {
-    let scene = Scene::new("newest");
-    let (first, second) = (scene.start().await, scene.start().await);
-    for n in 1..=2 {
-        fs::write(scene.file().with_file_name("q.wasm"), version(n)).unwrap();
-        scene.drop_in(&first, n).await;
-    }
-    second.watch.look().await;
-    first.pin(1).await;
-    // Of another plugin, before the second has looked.
-    second.command(Command::Use { plugin: "q".to_owned(), digest: digest(1).short() }).await;
-    second.runs(1).await;
-    second.watch.look().await;
-    second.runs(1).await;
-    first.watch.look().await;
-    assert_eq!(first.registry.current("q").map(|version| *version.digest()), Some(digest(1)));
-    first.stop().await;
-    second.stop().await;
-}
-
-#[tokio::test]
-async fn a_drop_that_could_not_be_noted_is_noted_later() {
-    let scene = Scene::new("newest");
-    let worker = scene.start().await;
-    for n in 1..=2 {
-        fs::write(scene.file().with_file_name("q.wasm"), version(n)).unwrap();
-        worker.watch.look().await;
-    }
-    scene.drop_in(&worker, 1).await;
-    worker.pin(1).await;
-    let (state, aside) = (scene.versions().join("state.json"), scene.root.path().join("aside"));
-    fs::rename(&state, &aside).unwrap();
-    fs::create_dir(&state).unwrap();
-    scene.drop_in(&worker, 2).await;
-    let newest = |worker: &Worker| worker.registry.current("p").map(|version| *version.digest());
-    assert_eq!(newest(&worker), Some(digest(2)));
-    // What was set before holds meanwhile.
-    worker.runs(1).await;
-    worker.fails(Command::Unpin { route: "r".to_owned() }, "can't note it").await;
-    fs::remove_dir(&state).unwrap();
-    fs::rename(&aside, &state).unwrap();
-    worker.command(Command::Use { plugin: "q".to_owned(), digest: digest(1).short() }).await;
-    assert_eq!(newest(&worker), Some(digest(2)));
-    worker.watch.look().await;
-    assert_eq!(newest(&worker), Some(digest(2)));
-    worker.stop().await;
-    let worker = scene.start().await;
-    worker.runs(1).await;
-    worker.command(rollback("p")).await;
-    worker.stop().await;
-}
-
-#[tokio::test]
-async fn a_canary_goes_on_as_it_should_where_a_worker_without_the_route_notes_the_drop() {
-    let mut scene = Scene::new("canary:50%");
-    let worker = scene.start().await;
-    scene.drop_in(&worker, 1).await;
-    worker.stop().await;
-    scene.route.name = "elsewhere".to_owned();
-    let other = scene.start().await;
-    scene.drop_in(&other, 2).await;
-    scene.route.name = "r".to_owned();
-    let worker = scene.start().await;
-    let mut runs = BTreeSet::new();
-    for n in 0..50 {
-        runs.insert(worker.step(&format!("r/{n}"), None).await.unwrap());
-    }
-    assert_eq!(runs, BTreeSet::from([digest(1), digest(2)]));
-    worker.stop().await;
-    other.stop().await;
-}
-
-#[tokio::test]
 async fn what_is_wrong_with_a_command_is_said_and_nothing_changes() {
     let scene = Scene::new("newest");
     let worker = scene.start().await;
@@ -586,40 +337,6 @@ async fn a_canary_takes_no_message_before_both_versions_are_there() {
     fs::write(scene.kept(1), bytes).unwrap();
     let worker = scene.start().await;
     assert!(worker.registry.is_ready("r", "p"));
-    worker.stop().await;
-}
-
-#[tokio::test]
-async fn without_a_folder_to_keep_them_in_the_newest_runs() {
-    let scene = Scene::new("newest");
-    fs::write(scene.versions(), "in the way").unwrap();
-    let worker = scene.start().await;
-    scene.drop_in(&worker, 1).await;
-    scene.drop_in(&worker, 2).await;
-    worker.runs(2).await;
-    worker.fails(Command::Use { plugin: "p".to_owned(), digest: digest(1).short() }, "no version").await;
-    worker.stop().await;
-}
-
-#[tokio::test]
-async fn a_version_goes_when_nothing_needs_it() {
-    let scene = Scene::new("newest");
-    let worker = scene.start_keeping(Keeping { dir: Some(scene.versions()), keep: 2, rest: Duration::ZERO }).await;
-    for n in 1..=4 {
-        scene.drop_in(&worker, n).await;
-    }
-    let mut prunable = worker.registry.prunable(u64::MAX);
-    let (plugin, mut digests) = prunable.remove(0);
-    digests.sort();
-    let mut old = [digest(1), digest(2)];
-    old.sort();
-    assert_eq!((plugin.as_str(), digests.as_slice()), ("p", old.as_slice()));
-    worker.pin(1).await;
-    assert!(!worker.registry.forget("p", digest(1)).await, "pinned meanwhile");
-    assert!(worker.registry.forget("p", digest(2)).await);
-    assert!(!worker.registry.forget("p", digest(4)).await);
-    assert!(scene.kept(1).exists() && !scene.kept(2).exists() && scene.kept(3).exists() && scene.kept(4).exists());
-    worker.runs(1).await;
     worker.stop().await;
 }
 
